@@ -1,0 +1,247 @@
+"""
+Where samples come from, and how a sample becomes numbers.
+
+Every sample, robot or web, is one picture and a few questions with answers. Packed, it is four aligned lists: the picture,
+the tokens behind it, the number of the question that each token belongs to, and whether it is a target of the loss.
+
+A robot sample (scheme "integer"; the action says: go on, 4 cm away and 2 cm to the left, down, gripper open):
+
+    picture   64 x 64 x 3, then 16 picture tokens in the model
+    tokens    Q: what action should the robot take to pick apple ? A: | 0 191 159 0 127 127 127 255 <eos> | Q: where is ...
+    segment   1  1    1      1      1   1     1    1  1    1     1 1  | 1 1   1   1 1   1   1   1   1     | 2  2     2
+    target    .  .    .      .      .   .     .    .  .    .     . .  | x x   x   x x   x   x   x   x     | .  .     .
+
+A web sample (no robot; several questions share the picture, and see it and themselves only):
+
+    tokens    Q: where is the duck ? A: | 12 20 <eos> | Q: what is at 25 9 ? A: | apple <eos>
+    segment   1  1     1  1   1    1 1  | 1  1  1     | 2  2    2  2  2  2 2 2  | 2     2
+    target    .  .     .  .   .    . .  | x  x  x     | .  .    .  .  .  . . .  | x     x
+
+The world's demonstrations and the web's pictures are made once, as logs on disk: data/<kind>-<hash of settings and code>/.
+The training code reads logs; it never asks the expert.
+"""
+import hashlib
+import json
+import multiprocessing
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+import web
+from tokenizer import ActionTokenizer, Tokenizer, prompt
+from world import ACTION_HIGH, ACTION_LOW, INSTRUCTIONS, VOCABULARIES, World, draw
+
+ROBOT_QUESTIONS = ("gripper", "height", "held", "locate", "locate", "locate", "what at")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# logs: pictures.u8 (N, S, S, 3), and a JSON line for every picture
+
+def episodes(seeds, vocabulary, skills, size, noise=.006):
+    """
+    The stream of demonstrations: yields for every seed a list of steps {"picture", "action", "facts", "instruction", ...}.
+    Only successes are kept, as in the paper; every second one starts in disorder, and what is executed is noisy.
+    """
+    world = World(vocabulary, skills, size, noise=noise)
+    for seed in seeds:
+        obs, info = world.reset(seed, wild=seed % 2 == 1)
+        steps, terminated, truncated, reward = [], False, False, 0
+        while not (terminated or truncated):
+            action, facts = world.expert(), world.facts()
+            picture = obs["image"]
+            obs, reward, terminated, truncated, info = world.step(action)
+            steps.append({"picture": picture, "episode": seed, "instruction": obs["instruction"], "skill": info["skill"],
+                          "action": [round(float(a), 5) for a in action], "facts": facts})
+        if reward:
+            yield steps
+
+
+def web_pictures(seeds, names, size, cards, faces):
+    """the stream of web pictures: one-step "episodes" {"picture", "facts"}"""
+    for seed in seeds:
+        picture, facts = web.draw_picture(np.random.default_rng([seed, 1]), size, names, cards, faces)
+        yield [{"picture": picture, "facts": facts}]
+
+
+def _chunk(job):
+    stream, seeds, settings = job
+    steps = [step for episode in stream(seeds, **settings) for step in episode]
+    pictures = np.stack([step.pop("picture") for step in steps]) if steps else None
+    return len(seeds), pictures, [json.dumps(step, separators=(",", ":")) for step in steps]
+
+
+class Log:
+    """
+    A log on disk, made on first use. pictures (N, S, S, 3) uint8, memory-mapped; steps: N dicts.
+    stream: a function (seeds, **settings) -> iterator of episodes; n: how many seeds, from first_seed on.
+    """
+
+    def __init__(self, folder, stream, n, settings, first_seed=0, quiet=False):
+        here = Path(__file__).parent
+        code = b"".join((here / f).read_bytes() for f in ("draw.py", "world.py", "web.py", "data.py"))
+        key = hashlib.sha256(code + json.dumps([stream.__name__, n, first_seed, settings]).encode()).hexdigest()[:12]
+        self.path = Path(folder) / f"{stream.__name__}-{key}"
+        if not self.path.exists():
+            self._make(stream, n, first_seed, settings, quiet)
+        size = settings["size"]
+        self.pictures = np.memmap(self.path / "pictures.u8", np.uint8, "r").reshape(-1, size, size, 3)
+        with open(self.path / "steps.jsonl") as f:
+            self.steps = [json.loads(line) for line in f]
+        if len(self.steps) != len(self.pictures):
+            raise ValueError(f"{self.path}: {len(self.pictures)} pictures but {len(self.steps)} steps; delete the folder")
+
+    def _make(self, stream, n, first_seed, settings, quiet):
+        seeds = range(first_seed, first_seed + n)
+        jobs = [(stream, seeds[i:i + 50], settings) for i in range(0, n, 50)]
+        temporary = self.path.with_suffix(f".{os.getpid()}")
+        temporary.mkdir(parents=True)
+        workers = min(len(jobs), os.cpu_count() or 1)
+        try:
+            with multiprocessing.get_context("spawn").Pool(workers) as pool, tqdm(
+                    total=n, desc=f"drawing {stream.__name__}", unit="", disable=quiet) as bar, \
+                    open(temporary / "pictures.u8", "wb") as pictures, open(temporary / "steps.jsonl", "w") as steps:
+                for done, frames, lines in pool.imap(_chunk, jobs):
+                    if lines:
+                        frames.tofile(pictures)
+                        steps.write("\n".join(lines) + "\n")
+                    bar.update(done)
+            os.replace(temporary, self.path)                # a log is there whole or not at all
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+
+    def __len__(self):
+        return len(self.pictures)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# samples: a picture and its questions, as token ids
+
+class RobotData:
+    """
+    Demonstrations as questions: first what to do (the action), then a few questions about the same picture.
+    sample(rng) -> picture, list of (prompt ids, answer ids).
+    """
+
+    def __init__(self, log: Log, actions: ActionTokenizer, questions=ROBOT_QUESTIONS, text_len=64):
+        self.log, self.questions, self.text_len = log, questions, text_len
+        self.tokenizer = actions.tokenizer
+        ids = actions.encode(np.array([step["action"] for step in log.steps]))
+        self.actions = [[*row, self.tokenizer.eos] for row in ids.tolist()]
+        self.prompts = [_encode(self.tokenizer, prompt(step["instruction"])) for step in log.steps]
+
+    def sample(self, rng):
+        i = int(rng.integers(len(self.log)))
+        first = [(self.prompts[i], self.actions[i])]
+        return self.log.pictures[i], _fill(first, self.log.steps[i]["facts"], self.questions, self.text_len, self.tokenizer, rng)
+
+
+class WebData:
+    """Web pictures with questions. sample(rng) -> picture, list of (prompt ids, answer ids)."""
+
+    def __init__(self, log: Log, tokenizer: Tokenizer, questions=tuple(web.QUESTIONS), text_len=64):
+        self.log, self.questions, self.text_len, self.tokenizer = log, questions, text_len, tokenizer
+
+    def sample(self, rng):
+        i = int(rng.integers(len(self.log)))
+        return self.log.pictures[i], _fill([], self.log.steps[i]["facts"], self.questions, self.text_len, self.tokenizer, rng)
+
+
+_ids = {}
+
+
+def _encode(tokenizer, text):
+    """encode, remembering: the world has some thousand different questions"""
+    key = (id(tokenizer), text)
+    if key not in _ids:
+        _ids[key] = tokenizer.encode(text)
+    return _ids[key]
+
+
+def _fill(questions, facts, kinds, text_len, tokenizer, rng):
+    """add different questions of random kinds about the picture until the text is full"""
+    asked, length = set(), sum(len(p) + len(a) for p, a in questions)
+    for _ in range(20):
+        question = web.ask(facts, kinds[rng.integers(len(kinds))], rng)
+        if question is None or question in asked:
+            continue
+        p, a = _encode(tokenizer, question[0]), [*_encode(tokenizer, question[1]), tokenizer.eos]
+        if length + len(p) + len(a) > text_len:
+            break
+        asked.add(question)
+        questions.append((p, a))
+        length += len(p) + len(a)
+    return questions
+
+
+def pack(questions, text_len):
+    """
+    A list of (prompt ids, answer ids) -> tokens, segment, target: lists of text_len, padded with 0, -1 and False.
+    Example: pack([([5, 6], [7]), ([8], [9])], 6) -> [5, 6, 7, 8, 9, 0], [1, 1, 1, 2, 2, -1], [F, F, T, F, T, F]
+    """
+    tokens, segment, target = [], [], []
+    for n, (p, a) in enumerate(questions, start=1):
+        tokens += [*p, *a]
+        segment += [n] * (len(p) + len(a))
+        target += [False] * len(p) + [True] * len(a)
+    empty = text_len - len(tokens)
+    if empty < 0:
+        raise ValueError(f"a sample of {len(tokens)} tokens does not fit text_len = {text_len}; raise text_len")
+    return tokens + [0] * empty, segment + [-1] * empty, target + [False] * empty
+
+
+class Mix(torch.utils.data.Dataset):
+    """
+    The co-training mix: item number `step` is the whole batch of that step, fixed by (seed, step, rank) alone, so that a
+    resumed run goes on with the very samples that an uninterrupted one would see. robot_fraction: the share of robot
+    samples in every batch (paper: about 0.5 for PaLI-X, 0.66 for PaLM-E); a function of the step, for stages.
+    """
+
+    def __init__(self, robot, web, batch_size, robot_fraction, text_len, seed=0, rank=0):
+        self.robot, self.web, self.batch_size, self.text_len = robot, web, batch_size, text_len
+        self.robot_fraction, self.seed, self.rank = robot_fraction, seed, rank
+
+    def __len__(self):
+        return 2 ** 62
+
+    def __getitem__(self, step):
+        rng = np.random.default_rng([self.seed, step, self.rank])
+        n_robot = round(self.batch_size * self.robot_fraction(step))
+        samples = [(self.robot if i < n_robot else self.web).sample(rng) for i in range(self.batch_size)]
+        tokens, segment, target = zip(*(pack(questions, self.text_len) for _, questions in samples))
+        return {"images": torch.from_numpy(np.stack([picture for picture, _ in samples])),
+                "tokens": torch.tensor(tokens), "segment": torch.tensor(segment), "target": torch.tensor(target),
+                "robot": torch.arange(self.batch_size) < n_robot}
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# the vocabulary
+
+def corpus(vocabulary: str, n: int = 4000):
+    """text that the tokenizer is trained on: instructions, and questions about pictures that are never drawn"""
+    rng = np.random.default_rng(0)
+    names = VOCABULARIES[vocabulary]
+    everything = [*names["robot"], *names["web"]]
+    for _ in range(n):
+        a, b = rng.choice(names["robot"], 2)
+        yield prompt(INSTRUCTIONS[str(rng.choice(list(INSTRUCTIONS)))].format(a=a, b=b))
+        facts = [{"name": str(name), "column": rng.random(), "row": rng.random(), "category": web.KINDS[name.split()[-1]].category}
+                 for name in rng.choice(everything, 3, replace=False)]
+        if vocabulary == "full":
+            facts += [{"name": str(rng.choice(list(draw.CARDS))), "column": .5, "row": .5, "card": True},
+                      {"name": f"person with {rng.choice(web.FACES['hair'])} hair", "column": .2, "row": .5,
+                       "face": {w: bool(rng.random() < .5) for w in web.FACES["wears"]}}]
+        facts += [{"name": "gripper", "column": .3, "row": .3, "height": 9, "held": "nothing"}]
+        for kind in web.QUESTIONS:
+            question = web.ask(facts, kind, rng)
+            if question:
+                yield "".join(question)
+
+
+def make_tokenizer(vocabulary: str, scheme: str = "integer", n_vocab: int = 4096) -> ActionTokenizer:
+    """the project's own vocabulary, with the world's bounds for the eight numbers"""
+    return ActionTokenizer(Tokenizer.train(corpus(vocabulary), n_vocab), ACTION_LOW, ACTION_HIGH, scheme)

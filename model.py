@@ -1,0 +1,309 @@
+"""
+The vision-language-action model: a ViT that reads the picture, a GPT that reads words and writes words or actions.
+
+    picture (H, W, 3) -> patches -> ViT -> 2x2 pooling -> projector -> n_image tokens --+
+                                                                                        +-> GPT -> next token
+    text    "Q: what action should the robot take to pick apple? A:"  -> embeddings ----+
+
+- one pre-LayerNorm Block serves both; its parts are named as in GPT-2, so that published weights fit in
+- an action is eight more words of the same vocabulary: there is no action head (RT-2, section 3.2)
+- the token embedding is tied to the output head: knowing a word and saying it is one matrix
+- several questions may follow each other behind one picture; a question sees the picture and itself, nothing else,
+  so a packed sequence gives the very numbers that the questions would give one by one
+
+This file knows tensors only: no words, no robot, no files.
+"""
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+
+
+@dataclass
+class ModelConfig:
+    n_vocab: int = 2816
+    image_size: int = 64        # pixels a side
+    patch_size: int = 8
+    vit_layer: int = 2
+    vit_head: int = 4
+    vit_embd: int = 96
+    n_layer: int = 3
+    n_head: int = 4
+    n_embd: int = 96
+    max_text: int = 64          # the longest single question with its answer, in tokens
+    attention: str = "prefix"   # prompts see themselves both ways (PaLI-X-like) or "causal" (PaLM-E-like)
+
+    def __post_init__(self):
+        if self.image_size % (2 * self.patch_size):
+            raise ValueError(f"image_size {self.image_size} must be a multiple of 2 * patch_size = {2 * self.patch_size}")
+        for width, heads in ((self.vit_embd, self.vit_head), (self.n_embd, self.n_head)):
+            if width % heads:
+                raise ValueError(f"width {width} must be a multiple of the number of heads {heads}")
+        if self.attention not in ("prefix", "causal"):
+            raise ValueError(f"attention must be 'prefix' or 'causal', not {self.attention!r}")
+
+    @property
+    def n_image(self) -> int:
+        """tokens that a picture takes in the GPT"""
+        return (self.image_size // (2 * self.patch_size)) ** 2
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# who sees whom
+
+def attention_mask(segment, causal):
+    """
+    Which position may look at which. segment (B, T) int: 0 = picture, 1, 2, ... = the questions, -1 = padding.
+    causal (B, T) bool: True where a token must not be seen by those before it. Returns (B, T, T) bool, [b, i, j] = i sees j.
+
+    Token i sees token j if j is picture or of the same question, and if no causal token separates them going back:
+    the running count of causal tokens gives every token a rank, and one looks at ranks up to its own.
+
+    Example, two picture tokens, then a question of two prompt tokens (prefix) and two answer tokens (causal):
+        segment 0 0 1 1 1 1      rank 0 0 0 0 1 2      i\\j  0 1 2 3 4 5
+        causal  0 0 0 0 1 1                           0,1   x x . . . .    the picture sees itself only,
+                                                      2,3   x x x x . .    the prompt sees picture and prompt,
+                                                      4     x x x x x .    an answer token sees all that came before
+                                                      5     x x x x x x
+    With causal = 0 0 1 1 1 1 instead, row 2 loses column 3: plain GPT attention over the text.
+    """
+    rank = causal.long().cumsum(1)
+    before = rank[:, None, :] <= rank[:, :, None]                                               # (B, T, T)
+    same = (segment[:, None, :] == segment[:, :, None]) | (segment[:, None, :] == 0)            # (B, T, T)
+    return before & same
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# the transformer
+
+class Attention(nn.Module):
+    def __init__(self, n_embd, n_head):
+        super().__init__()
+        self.n_head = n_head
+        self.c_attn = nn.Linear(n_embd, 3 * n_embd)
+        self.c_proj = nn.Linear(n_embd, n_embd)
+
+    def forward(self, x, bias=None, cache=None):
+        B, T, C = x.shape
+        q, k, v = self.c_attn(x).view(B, T, 3, self.n_head, C // self.n_head).permute(2, 0, 3, 1, 4)   # 3 x (B, H, T, D)
+        if cache is not None:
+            k, v = cache.append(k, v)                                                            # (B, H, T so far, D)
+        if x.is_cuda:
+            y = F.scaled_dot_product_attention(q, k, v, attn_mask=None if bias is None else bias.to(q.dtype))
+        else:  # on a CPU the backward pass of the fused kernel is twice as slow as these three lines
+            att = (q * q.size(-1) ** -0.5) @ k.transpose(-2, -1)                                 # (B, H, T, T)
+            att = att if bias is None else att + bias
+            y = F.softmax(att, dim=-1).to(v.dtype) @ v                                           # (B, H, T, D)
+        return self.c_proj(y.transpose(1, 2).reshape(B, T, C))
+
+
+class MLP(nn.Module):
+    def __init__(self, n_embd):
+        super().__init__()
+        self.c_fc = nn.Linear(n_embd, 4 * n_embd)
+        self.c_proj = nn.Linear(4 * n_embd, n_embd)
+
+    def forward(self, x):
+        return self.c_proj(F.gelu(self.c_fc(x), approximate="tanh"))
+
+
+class Block(nn.Module):
+    """the one pre-LayerNorm block of both the ViT and the GPT"""
+
+    def __init__(self, n_embd, n_head):
+        super().__init__()
+        self.ln_1 = nn.LayerNorm(n_embd)
+        self.attn = Attention(n_embd, n_head)
+        self.ln_2 = nn.LayerNorm(n_embd)
+        self.mlp = MLP(n_embd)
+
+    def forward(self, x, bias=None, cache=None):
+        x = x + self.attn(self.ln_1(x), bias, cache)
+        x = x + self.mlp(self.ln_2(x))
+        return x
+
+
+class KVCache:
+    """keys and values of one layer, in memory laid out once: (B, H, T_max, D)"""
+
+    def __init__(self, B, n_head, T_max, D, device, dtype):
+        self.k = torch.zeros(B, n_head, T_max, D, device=device, dtype=dtype)
+        self.v = torch.zeros_like(self.k)
+        self.T = 0
+
+    def append(self, k, v):
+        T = self.T + k.size(2)
+        self.k[:, :, self.T:T], self.v[:, :, self.T:T] = k, v
+        self.T = T
+        return self.k[:, :, :T].to(k.dtype), self.v[:, :, :T].to(v.dtype)
+
+
+class ViT(nn.Module):
+    """picture -> patches -> blocks -> one vector a patch"""
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.patch_size = config.patch_size
+        n_patch = (config.image_size // config.patch_size) ** 2
+        self.patch = nn.Linear(3 * config.patch_size ** 2, config.vit_embd)
+        self.position = nn.Parameter(torch.randn(n_patch, config.vit_embd) * 0.02)
+        self.blocks = nn.ModuleList(Block(config.vit_embd, config.vit_head) for _ in range(config.vit_layer))
+        self.ln_f = nn.LayerNorm(config.vit_embd)
+
+    def forward(self, images):
+        """images (B, S, S, 3) uint8 -> (B, n_patch, vit_embd)"""
+        B, S, _, _ = images.shape
+        P, G = self.patch_size, S // self.patch_size
+        x = images.to(self.patch.weight.dtype) / 127.5 - 1
+        x = x.view(B, G, P, G, P, 3).permute(0, 1, 3, 2, 4, 5).reshape(B, G * G, P * P * 3)      # (B, n_patch, 3PP)
+        x = self.patch(x) + self.position
+        for block in self.blocks:
+            x = block(x)
+        return self.ln_f(x)
+
+
+class VLA(nn.Module):
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.config = config
+        self.vit = ViT(config)
+        self.projector = nn.Linear(4 * config.vit_embd, config.n_embd)
+        self.wte = nn.Embedding(config.n_vocab, config.n_embd)          # tokens; also the output head
+        self.wpe = nn.Embedding(config.n_image + config.max_text, config.n_embd)
+        self.blocks = nn.ModuleList(Block(config.n_embd, config.n_head) for _ in range(config.n_layer))
+        self.ln_f = nn.LayerNorm(config.n_embd)
+        self.apply(self._init)
+        for name, p in self.named_parameters():  # keep the residual stream's size at any depth, as GPT-2 does
+            if name.endswith("c_proj.weight"):
+                depth = config.vit_layer if name.startswith("vit") else config.n_layer
+                nn.init.normal_(p, std=0.02 / math.sqrt(2 * depth))
+
+    @staticmethod
+    def _init(module):
+        if isinstance(module, (nn.Linear, nn.Embedding)):
+            nn.init.normal_(module.weight, std=0.02)
+        if isinstance(module, nn.Linear):
+            nn.init.zeros_(module.bias)
+
+    # -- the three stages -------------------------------------------------------------------------------------------
+
+    def look(self, images):
+        """images (B, S, S, 3) uint8 -> picture tokens (B, n_image, n_embd): ViT, 2x2 pooling, projector"""
+        S = self.config.image_size
+        if images.ndim != 4 or images.shape[1:] != (S, S, 3) or images.dtype != torch.uint8:
+            raise ValueError(f"images must be uint8 of shape (B, {S}, {S}, 3), got {images.dtype} {tuple(images.shape)}; "
+                             "resize the pictures or set image_size")
+        x = self.vit(images)                                                                     # (B, G*G, C)
+        B, N, C = x.shape
+        G = math.isqrt(N)
+        x = x.view(B, G // 2, 2, G // 2, 2, C).permute(0, 1, 3, 2, 4, 5).reshape(B, N // 4, 4 * C)
+        return self.projector(x)                                                                 # (B, n_image, n_embd)
+
+    def think(self, x, bias, caches=None):
+        """the GPT's blocks: (B, T, n_embd) -> (B, T, n_embd)"""
+        for i, block in enumerate(self.blocks):
+            x = block(x, bias, caches[i] if caches else None)
+        return self.ln_f(x)
+
+    def logits(self, x):
+        return (x @ self.wte.weight.to(x.dtype).T).float()
+
+    # -- training ---------------------------------------------------------------------------------------------------
+
+    def embed(self, images, tokens, segment, target):
+        """picture and text as one sequence: x (B, n_image + T, C) and the attention bias (B, 1, n_image + T, n_image + T)"""
+        (B, T), N = tokens.shape, self.config.n_image
+        # every question counts its positions from its own first token, as if it stood alone behind the picture
+        index = torch.arange(T, device=tokens.device).expand(B, T)
+        first = torch.cat((torch.ones_like(segment[:, :1], dtype=torch.bool), segment[:, 1:] != segment[:, :-1]), 1)
+        start = torch.where(first, index, 0).cummax(1).values
+        position = (index - start).masked_fill(segment < 0, 0)                                   # (B, T)
+        if position.max() >= self.config.max_text:
+            raise ValueError(f"a question of {int(position.max()) + 1} tokens does not fit max_text = {self.config.max_text}")
+        picture = self.look(images) + self.wpe.weight[:N]                                        # (B, N, C)
+        text = self.wte(tokens) + self.wpe(N + position)                                         # (B, T, C)
+        x = torch.cat((picture.to(text.dtype), text), dim=1)                                     # (B, N + T, C)
+        causal = target if self.config.attention == "prefix" else torch.ones_like(target)
+        see = attention_mask(F.pad(segment, (N, 0)), F.pad(causal, (N, 0)))                      # (B, N + T, N + T)
+        return x, torch.zeros(see.shape, device=x.device).masked_fill(~see, -torch.inf)[:, None]
+
+    def forward(self, images, tokens, segment, target):
+        """
+        images (B, S, S, 3) uint8, tokens (B, T) int64, segment (B, T) int64 (1, 2, ... a question each; -1 padding),
+        target (B, T) bool: the tokens to be predicted. Returns, for the M targets in reading order, the logits (M, n_vocab)
+        and the cross-entropies (M,). Only targets meet the output head, which saves most of its cost.
+        """
+        x, bias = self.embed(images, tokens, segment, target)
+        x = self.think(x, bias)
+        x = x[:, self.config.n_image - 1:-1][target]         # the position before a target predicts it: (M, C)
+        logits = self.logits(x)
+        return logits, F.cross_entropy(logits, tokens[target], reduction="none")
+
+    # -- generation -------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def generate(self, images, prompts, n_new, allowed=None, eos=None, cache=True):
+        """
+        Greedy decoding. images (B, S, S, 3) uint8; prompts: B lists of token ids; allowed (n_new, n_vocab) bool: the tokens
+        valid in each slot (None: all). Stops early when every row has said eos. Returns (B, n_new) int64, eos after the end.
+        With cache=False every step reads the whole sequence again: slower, the same tokens.
+
+        Prompts of different length are padded on the right, and nobody sees the padding:
+            [ picture ][ prompt ... (padding) ][ answer ... ]
+        """
+        device, config = images.device, self.config
+        B, N, P = len(prompts), config.n_image, max(len(p) for p in prompts)
+        lengths = torch.tensor([len(p) for p in prompts], device=device)
+        if P + n_new > config.max_text:
+            raise ValueError(f"a prompt of {P} tokens and {n_new} new ones do not fit max_text = {config.max_text}")
+        tokens = torch.zeros(B, P + n_new, dtype=torch.long, device=device)
+        for i, p in enumerate(prompts):
+            tokens[i, :len(p)] = torch.tensor(p, device=device)
+        index = torch.arange(P + n_new, device=device).expand(B, -1)
+        answer = index >= P
+        segment = torch.where((index < lengths[:, None]) | answer, 1, -1)                        # (B, P + n_new)
+        causal = answer if config.attention == "prefix" else torch.ones_like(answer)
+        see = attention_mask(F.pad(segment, (N, 0)), F.pad(causal, (N, 0)))
+        bias = torch.zeros(see.shape, device=device).masked_fill(~see, -torch.inf)[:, None]      # (B, 1, L, L)
+        position = N + torch.where(answer, lengths[:, None] + index - P, index)
+        picture = self.look(images) + self.wpe.weight[:N]
+        caches = [KVCache(B, config.n_head, N + P + n_new, config.n_embd // config.n_head, device, picture.dtype)
+                  for _ in self.blocks] if cache else None
+
+        done = torch.zeros(B, dtype=torch.bool, device=device)
+        for t in range(n_new):
+            end, begin = P + t, 0 if t == 0 or not cache else P + t - 1     # text positions [begin, end) are read now
+            x = self.wte(tokens[:, begin:end]) + self.wpe(position[:, begin:end])
+            if begin == 0:
+                x = torch.cat((picture, x), dim=1)
+            rows = slice(0 if begin == 0 else N + begin, N + end)
+            x = self.think(x, bias[:, :, rows, :N + end], caches)
+            # the first answer token follows each prompt's own end, the others the token before
+            last = x[torch.arange(B, device=device), N + lengths - 1] if t == 0 else x[:, -1]    # (B, C)
+            logits = self.logits(last)
+            if allowed is not None:
+                logits = logits.masked_fill(~allowed[t].to(device), -torch.inf)
+            choice = logits.argmax(-1)
+            if eos is not None:
+                choice = torch.where(done, eos, choice)
+                done |= choice == eos
+            tokens[:, P + t] = choice
+            if eos is not None and done.all():
+                tokens[:, P + t:] = eos
+                break
+        return tokens[:, P:]
+
+    # -- book-keeping -----------------------------------------------------------------------------------------------
+
+    def n_weights(self) -> int:
+        return sum(p.numel() for p in self.parameters())
+
+    def flops(self, n_text: int, n_target: int) -> int:
+        """forward + backward floating-point operations for one sample: 6 a weight and token, and attention's products"""
+        c, N = self.config, self.config.n_image
+        patches = (c.image_size // c.patch_size) ** 2
+        vit = patches * (3 * c.patch_size ** 2 * c.vit_embd + c.vit_layer * (12 * c.vit_embd ** 2 + 2 * patches * c.vit_embd))
+        gpt = (N + n_text) * c.n_layer * (12 * c.n_embd ** 2 + 2 * (N + n_text) * c.n_embd)
+        return 6 * (vit + N * 4 * c.vit_embd * c.n_embd + gpt + n_target * c.n_embd * c.n_vocab)

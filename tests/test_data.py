@@ -1,0 +1,129 @@
+"""data: packing, the mix, logs on disk; every answer comes from the log"""
+import json
+import warnings
+
+import numpy as np
+import pytest
+import torch
+
+import data
+from tokenizer import prompt
+from world import ACTION_NAMES, ROBOT_WORDS, VOCABULARIES, WEB_WORDS, World
+
+SETTINGS = dict(vocabulary="small", skills=["pick", "move near"], size=32)
+WEB = dict(names=[*VOCABULARIES["small"]["robot"], *VOCABULARIES["small"]["web"]], size=32, cards=[], faces=False)
+
+
+@pytest.fixture(scope="module")
+def actions():
+    return data.make_tokenizer("small")
+
+
+@pytest.fixture(scope="module")
+def logs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    return data.Log(folder, data.episodes, 12, SETTINGS, quiet=True), data.Log(folder, data.web_pictures, 30, WEB, quiet=True)
+
+
+@pytest.fixture(scope="module")
+def mix(logs, actions):
+    return data.Mix(data.RobotData(logs[0], actions, text_len=64), data.WebData(logs[1], actions.tokenizer, ("locate", "what at"), 64),
+                    8, lambda step: 0.5 if step >= 2 else 0., 64, seed=3)
+
+
+def test_pack_example_of_the_docstring():
+    F, T = False, True
+    assert data.pack([([5, 6], [7]), ([8], [9])], 6) == ([5, 6, 7, 8, 9, 0], [1, 1, 1, 2, 2, -1], [F, F, T, F, T, F])
+    with pytest.raises(ValueError, match="raise text_len"):
+        data.pack([([1] * 4, [2])], 4)
+
+
+def test_a_batch_is_fixed_by_its_step_alone(mix):
+    mix[0], mix[7]
+    one, two, other = mix[5], mix[5], mix[6]
+    assert all(torch.equal(one[k], two[k]) for k in one)
+    assert not torch.equal(one["tokens"], other["tokens"])
+
+
+def test_the_mix_has_the_stated_share_of_robot_samples(mix):
+    assert [int(mix[step]["robot"].sum()) for step in (0, 1, 2, 9)] == [0, 0, 4, 4]
+
+
+def test_the_robots_first_question_is_the_action_of_the_log(mix, logs, actions):
+    batch, tok = mix[4], actions.tokenizer
+    known = {(prompt(s["instruction"]), actions.text(s["action"])) for s in logs[0].steps}
+    for i in range(4):
+        first = batch["segment"][i] == 1
+        said = tok.decode(batch["tokens"][i][first & ~batch["target"][i]].tolist())
+        answer = batch["tokens"][i][first & batch["target"][i]].tolist()
+        assert answer[-1] == tok.eos and len(answer) == 9
+        assert (said, tok.decode(answer[:-1]).strip()) in known
+
+
+def test_targets_are_answers_and_nothing_else(mix, actions):
+    """each question reads "Q: ... A:" and each target run starts right after it and ends in <eos>"""
+    batch, tok = mix[3], actions.tokenizer
+    for tokens, segment, target in zip(batch["tokens"], batch["segment"], batch["target"]):
+        for n in range(1, int(segment.max()) + 1):
+            ask, say = tokens[(segment == n) & ~target].tolist(), tokens[(segment == n) & target].tolist()
+            assert tok.decode(ask).startswith("Q:") and tok.decode(ask).endswith(" A:") and say[-1] == tok.eos
+        assert not target[segment < 0].any()
+
+
+def test_no_web_only_word_reaches_a_robot_sample(mix, logs, actions):
+    for step in logs[0].steps:
+        assert not set(step["instruction"].split()) & WEB_WORDS and set(step["instruction"].split()) <= ROBOT_WORDS
+    for n in range(2, 12):
+        batch = mix[n]
+        for tokens, segment in zip(batch["tokens"][:4], batch["segment"][:4]):
+            words = actions.tokenizer.decode(tokens[segment >= 0].tolist()).replace("?", " ").split()
+            assert not set(words) & WEB_WORDS
+
+
+def test_web_pictures_do_show_and_name_web_only_things(logs):
+    named = {fact["name"] for step in logs[1].steps for fact in step["facts"]}
+    assert named >= set(VOCABULARIES["small"]["web"])
+
+
+def test_a_log_holds_what_the_expert_did(logs):
+    """replaying a logged episode's actions in the same scene, without noise in between, starts from the same picture"""
+    log = logs[0]
+    for i, step in enumerate(log.steps):
+        if i == 0 or log.steps[i - 1]["episode"] != step["episode"]:
+            world = World("small", SETTINGS["skills"], 32, noise=.006)
+            obs, _ = world.reset(step["episode"], wild=step["episode"] % 2 == 1)
+        assert (log.pictures[i] == obs["image"]).all() and obs["instruction"] == step["instruction"]
+        np.testing.assert_allclose(step["action"], world.expert(), atol=1e-5)
+        obs, reward, *_ = world.step(world.expert())
+    assert reward == 1 and step["action"][ACTION_NAMES.index("terminate")] == 1
+
+
+def test_logged_actions_fit_the_tokenizer(logs, actions):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        a = np.array([s["action"] for s in logs[0].steps])
+        back = actions.decode(actions.encode(a))
+    assert (np.abs(back - a) <= (actions.high - actions.low) / 512 + 1e-6).all()
+
+
+def test_a_log_is_made_once_and_read_again(logs, tmp_path):
+    first = data.Log(tmp_path, data.web_pictures, 5, WEB, quiet=True)
+    stamp = (first.path / "pictures.u8").stat().st_mtime_ns
+    again = data.Log(tmp_path, data.web_pictures, 5, WEB, quiet=True)
+    assert again.path == first.path and (again.path / "pictures.u8").stat().st_mtime_ns == stamp
+    other = data.Log(tmp_path, data.web_pictures, 6, WEB, quiet=True)
+    assert other.path != first.path and not list(tmp_path.glob("*.tmp"))
+
+
+def test_a_log_cut_short_is_refused(tmp_path):
+    log = data.Log(tmp_path, data.web_pictures, 5, WEB, quiet=True)
+    lines = (log.path / "steps.jsonl").read_text().splitlines()
+    (log.path / "steps.jsonl").write_text("\n".join(lines[:-1]) + "\n")
+    with pytest.raises(ValueError, match="delete the folder"):
+        data.Log(tmp_path, data.web_pictures, 5, WEB, quiet=True)
+
+
+def test_overwrite_scheme_tokens_never_occur_in_the_worlds_text():
+    actions = data.make_tokenizer("full", "overwrite")
+    used = {i for text in data.corpus("full", 300) for i in actions.tokenizer.encode(text)}
+    assert not used & set(actions.ids.tolist())

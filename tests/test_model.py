@@ -1,0 +1,183 @@
+"""the model: who sees whom, cached = uncached, packed = one by one, loss on targets only, it can learn"""
+import pytest
+import torch
+
+from model import VLA, ModelConfig, attention_mask
+
+SMALL = dict(n_vocab=300, image_size=16, patch_size=4, vit_layer=2, vit_head=2, vit_embd=16, n_layer=2, n_head=2, n_embd=24, max_text=32)
+
+
+def make(seed=0, **settings):
+    torch.manual_seed(seed)
+    model = VLA(ModelConfig(**{**SMALL, **settings}))
+    for p in model.parameters():                            # larger than at birth, so that differences show
+        torch.nn.init.normal_(p, std=0.2)
+    return model.eval()
+
+
+def sample(B=3, seed=0):
+    """three questions packed behind a picture, with padding"""
+    g = torch.Generator().manual_seed(seed)
+    images = torch.randint(0, 256, (B, 16, 16, 3), dtype=torch.uint8, generator=g)
+    segment = torch.tensor([1] * 6 + [2] * 5 + [3] * 7 + [-1] * 2).expand(B, -1)
+    target = torch.tensor([0, 0, 0, 1, 1, 1, 0, 0, 0, 1, 1, 0, 0, 0, 0, 1, 1, 1, 0, 0]).bool().expand(B, -1)
+    return images, torch.randint(0, 300, (B, 20), generator=g), segment, target
+
+
+# -- who sees whom
+
+def test_mask_example_of_the_docstring():
+    segment = torch.tensor([[0, 0, 1, 1, 1, 1]])
+    prefix = attention_mask(segment, torch.tensor([[0, 0, 0, 0, 1, 1]]).bool())[0]
+    assert prefix.int().tolist() == [[1, 1, 0, 0, 0, 0], [1, 1, 0, 0, 0, 0], [1, 1, 1, 1, 0, 0], [1, 1, 1, 1, 0, 0],
+                                     [1, 1, 1, 1, 1, 0], [1, 1, 1, 1, 1, 1]]
+    causal = attention_mask(segment, torch.tensor([[0, 0, 1, 1, 1, 1]]).bool())[0]
+    assert causal.int().tolist() == [[1, 1, 0, 0, 0, 0], [1, 1, 0, 0, 0, 0], [1, 1, 1, 0, 0, 0], [1, 1, 1, 1, 0, 0],
+                                     [1, 1, 1, 1, 1, 0], [1, 1, 1, 1, 1, 1]]
+
+
+def test_mask_of_two_questions_and_padding():
+    see = attention_mask(torch.tensor([[0, 1, 1, 2, 2, -1]]), torch.tensor([[0, 0, 1, 0, 1, 0]]).bool())[0]
+    assert see.int().tolist() == [[1, 0, 0, 0, 0, 0], [1, 1, 0, 0, 0, 0], [1, 1, 1, 0, 0, 0],
+                                  [1, 0, 0, 1, 0, 0], [1, 0, 0, 1, 1, 0], [1, 0, 0, 0, 0, 1]]
+    assert see.any(-1).all()                                # a row that sees nothing would be NaN
+
+
+@pytest.mark.parametrize("attention", ["prefix", "causal"])
+def test_packed_questions_give_what_they_give_one_by_one(attention):
+    model, (images, tokens, segment, target) = make(attention=attention), sample()
+    packed, _ = model(images, tokens, segment, target)
+    packed = packed.view(3, 8, -1)
+    alone = [model(images, tokens[:, a:b], torch.ones_like(segment[:, a:b]), target[:, a:b])[0].view(3, -1, 300)
+             for a, b in ((0, 6), (6, 11), (11, 18))]
+    torch.testing.assert_close(packed, torch.cat(alone, 1), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("attention, sees", [("prefix", True), ("causal", False)])
+def test_prompt_looks_forward_only_in_prefix_attention(attention, sees):
+    """the answer's first logits depend on the prompt either way; the first prompt token's state on the second only in prefix"""
+    model, (images, tokens, segment, target) = make(attention=attention), sample(1)
+    other = tokens.clone()
+    other[0, 1] = (other[0, 1] + 1) % 300
+    states = [model.think(*model.embed(images, t, segment, target))[0, model.config.n_image] for t in (tokens, other)]
+    assert torch.equal(*states) != sees
+
+
+def test_answers_do_not_look_ahead():
+    model, (images, tokens, segment, target) = make(), sample(1)
+    other = tokens.clone()
+    other[0, 5] = (other[0, 5] + 1) % 300                   # the last token of the first answer
+    a, b = (model(images, t, segment, target)[0] for t in (tokens, other))
+    assert torch.equal(a[:3], b[:3])
+
+
+# -- loss
+
+def test_loss_is_on_targets_only():
+    model, (images, tokens, segment, target) = make(), sample()
+    logits, ce = model(images, tokens, segment, target)
+    assert ce.shape == (int(target.sum()),) and logits.shape == (int(target.sum()), 300)
+    want = torch.nn.functional.cross_entropy(logits, tokens[target], reduction="none")
+    torch.testing.assert_close(ce, want)
+    padded = tokens.clone()
+    padded[:, 18:] = 7                                      # what stands in the padding is nobody's business
+    torch.testing.assert_close(model(images, padded, segment, target)[1], ce)
+
+
+def test_one_batch_can_be_learnt_by_heart():
+    torch.manual_seed(0)
+    model, batch = VLA(ModelConfig(**SMALL)), sample()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    for _ in range(120):
+        loss = model(*batch)[1].mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert loss.item() < 0.02
+
+
+# -- generation
+
+@pytest.mark.parametrize("attention", ["prefix", "causal"])
+def test_cached_equals_uncached_token_for_token(attention):
+    model, images = make(attention=attention), sample(4)[0]
+    prompts = [[5, 6, 7], [8], [9, 10, 11, 12, 13, 14], [3, 3]]
+    cached, uncached = (model.generate(images, prompts, 8, cache=cache) for cache in (True, False))
+    assert torch.equal(cached, uncached) and len({tuple(r) for r in cached.tolist()}) > 1
+
+
+@pytest.mark.parametrize("attention", ["prefix", "causal"])
+def test_generation_agrees_with_the_training_pass(attention):
+    """what generate() says is the argmax of what forward() predicts for it: the two paths see the same thing"""
+    model, images = make(attention=attention), sample(2)[0]
+    prompts = [[5, 6, 7, 8], [9, 10]]
+    said = model.generate(images, prompts, 5)
+    for i, p in enumerate(prompts):
+        tokens = torch.tensor([[*p, *said[i].tolist()]])
+        target = torch.tensor([[False] * len(p) + [True] * 5])
+        logits, _ = model(images[i:i + 1], tokens, torch.ones_like(tokens), target)
+        assert logits.argmax(-1).tolist() == said[i].tolist()
+
+
+def test_a_prompt_gives_the_same_alone_and_in_a_batch():
+    model, images = make(), sample(3)[0]
+    prompts = [[5, 6, 7], [8], [9, 10, 11, 12, 13, 14]]
+    together = model.generate(images, prompts, 6)
+    for i, p in enumerate(prompts):
+        assert torch.equal(model.generate(images[i:i + 1], [p], 6)[0], together[i])
+
+
+def test_generation_never_leaves_the_allowed_tokens():
+    model, images = make(), sample(4)[0]
+    allowed = torch.zeros(6, 300, dtype=torch.bool)
+    for t in range(6):
+        allowed[t, 40 * t:40 * t + (2 if t == 0 else 7)] = True
+    for seed in range(5):
+        said = make(seed).generate(images, [[1], [2, 3], [4], [5]], 6, allowed)
+        assert all(allowed[t, token] for row in said for t, token in enumerate(row))
+
+
+def test_generation_stops_at_eos():
+    model, images = make(), sample(2)[0]
+    free = model.generate(images, [[1, 2], [3]], 8)
+    eos = int(free[0, 2])
+    said = model.generate(images, [[1, 2], [3]], 8, eos=eos)
+    first = free[0].tolist().index(eos)
+    assert said[0].tolist() == free[0, :first].tolist() + [eos] * (8 - first)
+
+
+# -- shape
+
+def test_embedding_and_head_are_one_matrix():
+    model, batch = make(), sample()
+    names = [name for name, p in model.named_parameters() if 300 in p.shape]
+    assert names == ["wte.weight"]
+
+
+def test_flops_agree_with_a_count_of_the_matrix_products():
+    from torch.utils.flop_counter import FlopCounterMode
+    model, batch = make(), sample(1)
+    with FlopCounterMode(display=False) as counter:
+        model(*batch)[1].sum().backward()
+    assert model.flops(20, 8) == pytest.approx(counter.get_total_flops(), rel=.05)
+
+
+@pytest.mark.parametrize("settings, word", [(dict(image_size=18), "image_size"), (dict(n_embd=25), "width 25"), (dict(attention="x"), "attention")])
+def test_impossible_shapes_are_named(settings, word):
+    with pytest.raises(ValueError, match=word):
+        ModelConfig(**{**SMALL, **settings})
+
+
+def test_a_picture_of_another_shape_or_type_is_refused():
+    model, (images, tokens, segment, target) = make(), sample()
+    for bad in (images[:, :8], images.float(), images[0]):
+        with pytest.raises(ValueError, match="images must be uint8"):
+            model(bad, tokens, segment, target)
+
+
+def test_a_question_that_is_too_long_is_refused():
+    model, (images, tokens, segment, target) = make(max_text=6), sample()
+    with pytest.raises(ValueError, match="max_text"):
+        model(images, tokens, segment, target)
+    with pytest.raises(ValueError, match="max_text"):
+        model.generate(images, [[1] * 4] * 3, 8)

@@ -1,0 +1,273 @@
+"""train.py and eval.py as a person runs them: resume, stop, bad input, and the README's commands"""
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import eval as evaluation
+import train
+from tokenizer import prompt
+from world import World
+
+ROOT = Path(__file__).parent.parent
+TINY = ["--robot_episodes", "16", "--web_pictures", "40", "--image_size", "32", "--vit_layer", "1", "--n_layer", "1", "--vit_embd", "32",
+        "--n_embd", "32", "--batch_size", "4", "--pretrain_steps", "3", "--steps", "5", "--warmup", "2", "--log_every", "2",
+        "--save_every", "4", "--device", "cpu", "--no-evaluate", "--config", str(ROOT / "configs/cpu.toml")]
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("runs")
+
+
+def config(folder, out, *more):
+    return train.read_config([*TINY, "--data_dir", str(folder / "data"), "--out_dir", str(folder / out), *more])
+
+
+@pytest.fixture(scope="session")
+def run(folder):
+    """one tiny run, from the web to the end: the path of its checkpoint"""
+    return train.train(config(folder, "run"))
+
+
+def weights(path):
+    return train.load(path)["model"]
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def script(*args, **kwargs):
+    return subprocess.run([sys.executable, *map(str, args)], capture_output=True, text=True, cwd=ROOT, timeout=120, **kwargs)
+
+
+# -- the loop
+
+def test_resume_equals_the_uninterrupted_run_bit_for_bit(folder, run):
+    """stops after every possible checkpoint of the run, in both stages"""
+    class Stop(Exception):
+        pass
+
+    def stopping(name, original=train.save):
+        def save(path, **state):
+            original(path, **state)
+            if Path(path).name == "checkpoint.pt" and state["step"] == 4:
+                raise Stop
+        return save
+    original = train.save
+    train.save = stopping("stop")
+    try:
+        with pytest.raises(Stop):
+            train.train(config(folder, "again"))
+    finally:
+        train.save = original
+    assert train.load(folder / "again/checkpoint.pt")["step"] == 4
+    torch.manual_seed(999)                                  # what a new process would find
+    train.train(config(folder, "again", "--resume"))
+    assert same(weights(folder / "again/checkpoint.pt"), weights(run))
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(folder, run):
+    assert same(weights(train.train(config(folder, "twin"))), weights(run))
+    assert not same(weights(train.train(config(folder, "other", "--seed", "1"))), weights(run))
+
+
+def test_accumulation_changes_nothing_but_rounding(folder, run):
+    parts = weights(train.train(config(folder, "parts", "--accumulate", "2", "--dtype", "float32")))
+    whole = weights(train.train(config(folder, "whole", "--dtype", "float32")))
+    for name in whole:
+        torch.testing.assert_close(parts[name], whole[name], atol=2e-4, rtol=1e-2)
+
+
+def test_ctrl_c_saves_and_resume_ends_as_if_nothing_had_happened(folder, run):
+    args = [sys.executable, "train.py", *TINY, "--steps", "300", "--data_dir", str(folder / "data"), "--out_dir", str(folder / "ctrl")]
+    process = subprocess.Popen(args, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    while not ((folder / "ctrl/log.jsonl").exists() and (folder / "ctrl/log.jsonl").read_text().count("\n") > 3):
+        assert process.poll() is None
+        time.sleep(.05)
+    process.send_signal(signal.SIGINT)
+    said = process.communicate(timeout=60)[0]
+    step = train.load(folder / "ctrl/checkpoint.pt")["step"]
+    assert f"stopped after step {step}; go on with" in said and 6 < step < 303
+    train.train(config(folder, "ctrl", "--steps", "300", "--resume"))
+    train.train(config(folder, "straight", "--steps", "300"))
+    assert same(weights(folder / "ctrl/checkpoint.pt"), weights(folder / "straight/checkpoint.pt"))
+
+
+def test_the_web_model_is_saved_and_other_arms_start_from_it(folder, run):
+    web = folder / "run/web.pt"
+    assert train.load(web)["step"] == 3
+    arm = train.train(config(folder, "fine", "--init_from", str(web), "--robot_fraction", "1", "--steps", "2"))
+    assert train.load(arm)["step"] == 2 and not same(weights(arm), weights(web))
+    scratch = train.train(config(folder, "scratch", "--pretrain_steps", "0", "--robot_fraction", "1"))
+    assert train.load(scratch)["step"] == 5 and not (folder / "scratch/web.pt").exists()
+
+
+def test_a_run_learns(folder):
+    """150 steps on 16 episodes: the loss on actions falls to less than half, and most action tokens are right"""
+    train.train(config(folder, "learns", "--pretrain_steps", "0", "--steps", "150", "--robot_fraction", "1", "--batch_size", "16"))
+    log = [json.loads(line) for line in (folder / "learns/log.jsonl").read_text().splitlines()]
+    assert log[-1]["action"] < log[0]["action"] / 2 and log[-1]["accuracy"] > .7
+    assert set(log[-1]["l1"]) == {"terminate", "dx", "dy", "dz", "droll", "dpitch", "dyaw", "gripper"}
+
+
+def test_both_schemes_and_both_attentions_train_and_act(folder):
+    for scheme, attention in (("overwrite", "prefix"), ("integer", "causal")):
+        path = train.train(config(folder, scheme + attention, "--scheme", scheme, "--attention", attention, "--steps", "2"))
+        action = evaluation.Policy(path, "cpu").act(np.zeros((32, 32, 3), np.uint8), "pick apple")
+        assert action.shape == (8,) and np.isfinite(action).all()
+
+
+def test_learning_rate_rises_stays_and_falls_to_zero():
+    c = train.Config(warmup=10, cooldown=.5)
+    rates = [train.lr_scale(s, 100, c) for s in range(101)]
+    assert rates[0] == .1 and rates[9] == 1 and rates[49] == 1 and rates[75] == .5 and rates[100] == 0
+
+
+def test_muon_gets_the_matrices_of_the_blocks_and_adamw_the_rest(folder, run):
+    model = evaluation.Policy(run, "cpu").model
+    optimizers = train.make_optimizers(model, train.Config())
+    ids = {k: [id(p) for g in o.param_groups for p in g["params"]] for k, o in optimizers.items()}
+    assert sorted(ids["muon"] + ids["adam"]) == sorted(id(p) for p in model.parameters())
+    assert set(ids["muon"]) == {id(p) for n, p in model.named_parameters() if "blocks" in n and p.ndim == 2}
+
+
+# -- checkpoints
+
+def test_a_checkpoint_is_written_whole_or_not_at_all(folder, run, monkeypatch):
+    before = Path(run).read_bytes()
+
+    def broken(state, path):
+        Path(path).write_bytes(b"half")
+        raise OSError("disk full")
+    monkeypatch.setattr(torch, "save", broken)
+    with pytest.raises(OSError):
+        train.save(run, model={})
+    assert Path(run).read_bytes() == before
+
+
+@pytest.mark.parametrize("spoil, message", [
+    (lambda p: p.unlink(), "no checkpoint"), (lambda p: p.write_bytes(p.read_bytes()[:5000]), "cannot be read"),
+    (lambda p: p.write_bytes(b""), "cannot be read"), (lambda p: torch.save({"a": 1}, p), "is no checkpoint of this project")])
+def test_missing_truncated_and_foreign_checkpoints_are_one_line_errors(folder, run, tmp_path, spoil, message):
+    path = tmp_path / "c.pt"
+    path.write_bytes(Path(run).read_bytes())
+    spoil(path)
+    with pytest.raises(ValueError, match=message):
+        evaluation.Policy(path)
+
+
+def test_a_checkpoint_of_another_shape_is_refused(folder, run):
+    with pytest.raises(ValueError, match="do not fit"):
+        train.train(config(folder, "misfit", "--init_from", str(run), "--n_embd", "48"))
+
+
+# -- configuration
+
+@pytest.mark.parametrize("text, message", [
+    ("stesp = 3", "unknown key 'stesp'"), ('steps = "3"', "steps = '3' must be of type int"), ("steps = ", "cpu.toml"),
+    ('scheme = "words"', "scheme = 'words'"), ("robot_fraction = 2.0", "robot_fraction = 2.0"), ('skills = ["fly"]', "'fly'"),
+    ("batch_size = 5\naccumulate = 2", "multiple of accumulate")])
+def test_bad_presets_are_one_line_errors(tmp_path, text, message):
+    path = tmp_path / "cpu.toml"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=re.escape(message)):
+        train.read_config(["--config", str(path)])
+
+
+def test_command_line_beats_preset_beats_default(tmp_path):
+    path = tmp_path / "p.toml"
+    path.write_text("steps = 7\nrobot_fraction = 1\ncompile = true")
+    c = train.read_config(["--config", str(path), "--steps", "9", "--no-compile"])
+    assert (c.steps, c.robot_fraction, c.compile, c.n_head) == (9, 1.0, False, train.Config().n_head)
+
+
+def test_every_preset_is_valid_and_every_key_explained():
+    for path in (ROOT / "configs").glob("*.toml"):
+        train.read_config(["--config", str(path)])
+    said = script("train.py", "--help")
+    assert said.returncode == 0 and all(f"--{name}" in said.stdout for name in vars(train.Config()))
+
+
+@pytest.mark.parametrize("args, message", [
+    (["train.py", "--stesp", "3"], "unrecognized arguments: --stesp"), (["train.py", "--steps", "many"], "invalid int value: 'many'"),
+    (["train.py", "--config", "nowhere.toml"], "error: no preset nowhere.toml"), (["train.py", "--resume", "--out_dir", "/nowhere/x"], "error"),
+    (["eval.py", "--checkpoint", "nowhere.pt"], "error: no checkpoint nowhere.pt")])
+def test_the_scripts_end_with_one_line_not_a_traceback(args, message):
+    said = script(*args)
+    assert said.returncode != 0 and message in said.stderr and "Traceback" not in said.stderr
+
+
+def test_a_loss_that_is_not_a_number_stops_the_run_and_says_what_to_do(folder):
+    with pytest.raises(FloatingPointError, match="lower lr_muon"):
+        train.train(config(folder, "nan", "--lr_adam", "1e30", "--lr_muon", "1e30", "--warmup", "1", "--dtype", "float32", "--steps", "60"))
+
+
+# -- the policy
+
+def test_policy_takes_pictures_of_any_size_and_refuses_other_things(run):
+    policy = evaluation.Policy(run, "cpu")
+    policy.reset()
+    for size in ((32, 32), (100, 60)):
+        action = policy.act(np.zeros((*size, 3), np.uint8), "pick apple")
+        assert action.shape == (8,) and action[0] in (0, 1) and (np.abs(action[1:4]) <= .08).all()
+    with pytest.raises(ValueError, match="instruction is ' '"):
+        policy.act(np.zeros((32, 32, 3), np.uint8), " ")
+    for bad in (np.zeros((32, 32), np.uint8), np.zeros((32, 32, 3)), np.zeros((32, 32, 4), np.uint8)):
+        with pytest.raises(ValueError, match="convert it to RGB"):
+            policy.act(bad, "pick apple")
+
+
+def test_the_policy_sees_what_training_saw(folder, run):
+    """a logged picture through the policy gives the tokens that the training pass gives: one way for pictures and prompts"""
+    policy = evaluation.Policy(run, "cpu")
+    world = World("small", ("pick",), 32)
+    obs, _ = world.reset(5)
+    said = policy.actions.encode(policy.act(obs["image"], obs["instruction"]))
+    ask = policy.tokenizer.encode(prompt(obs["instruction"]))
+    tokens = torch.tensor([[*ask, *said.tolist()]])
+    target = torch.tensor([[False] * len(ask) + [True] * 8])
+    logits, _ = policy.model(torch.from_numpy(obs["image"])[None], tokens, torch.ones_like(tokens), target)
+    logits = logits.masked_fill(~policy.allowed, -torch.inf)
+    assert logits.argmax(-1).tolist() == said.tolist()
+
+
+def test_rollouts_end_and_count(run):
+    worlds = evaluation.make_worlds(dict(vocabulary="small", skills=["pick"], image_size=32), 10, "pick")
+    results = evaluation.rollouts(worlds, evaluation.expert)
+    assert all(r["success"] and r["terminated"] for r in results)
+    worlds = evaluation.make_worlds(dict(vocabulary="small", skills=["pick"], image_size=32), 10, "pick")
+    results = evaluation.rollouts(worlds, evaluation.random_actions)
+    assert sum(r["success"] for r in results) <= 2
+
+
+def test_the_swapped_instruction_names_another_thing_of_the_scene():
+    for world in evaluation.make_worlds(dict(vocabulary="small", skills=["pick"], image_size=32), 20, "pick"):
+        name = re.search("take to pick (.*)\\? A:", evaluation.swapped(world))[1]
+        assert name != world.task.a.name and name in {t.name for t in world.things}
+
+
+@pytest.mark.parametrize("k, n, low, high", [(180, 200, .850, .934), (0, 10, 0, .278), (10, 10, .722, 1), (0, 0, 0, 1)])
+def test_wilson_interval_against_known_values(k, n, low, high):
+    assert evaluation.wilson(k, n) == pytest.approx((low, high), abs=1e-3)
+
+
+def test_eval_gives_the_same_numbers_twice_and_writes_pictures(folder, run):
+    first = script("eval.py", "--checkpoint", run, "--trials", 4, "--json", "--device", "cpu")
+    assert first.returncode == 0, first.stderr
+    one = json.loads(first.stdout)
+    two = evaluation.report(run, 4, device="cpu")
+    for part in ("rows", "causes", "web"):
+        assert json.loads(json.dumps(two[part])) == one[part]
+    assert {r["policy"] for r in one["rows"]} == {"policy", "blank instruction", "swapped instruction", "random", "expert"}
+    assert (Path(run).parent / "rollouts.gif").stat().st_size < 1e6 and (Path(run).parent / "rollouts.png").exists()

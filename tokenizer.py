@@ -1,0 +1,309 @@
+"""
+words and robot actions in one vocabulary (RT-2, arXiv 2307.15818, section 3.2, "robot-action fine-tuning").
+
+RT-2 has no action head. a language model already has a few thousand tokens it can write; some of them
+are given a second meaning: a bin of a robot action. then "which word comes next" and "how far should the
+hand move" are the same question, with the same softmax and the same loss. this file has the three parts:
+
+    Tokenizer         byte-level BPE, trained here, run by tiktoken: str <-> token ids
+    ActionTokenizer   an action of D numbers <-> D token ids of that same vocabulary
+    prompt            the question the model is asked: "Q: what action should the robot take to ...? A:"
+
+the vocabulary, in the order of the ids:
+
+    0 .. 255        the 256 bytes, so that no text is ever unknown
+    256 .. 1255     the integers " 0" .. " 999" with their space: the token of " i" is 256 + i
+    1256 .. 2245    the integers "10" .. "999" bare ("0" .. "9" are bytes already)
+    2246, 2247      "Q:" and " A:", the frame of a prompt
+    2248 ..         what BPE merged from the corpus, the most frequent pair first
+    the last one    <eos>, which no text can encode to
+
+an action is eight numbers. each is cut into 256 uniform bins between its bounds, and the number of the bin
+is written as a token; going back, a bin means its centre. terminate has two values and so two bins:
+
+    number       low    high   value   bin   token            means again
+    terminate    0      1      0       0     256  = " 0"       0
+    dx          -0.1    0.1    0.04    179   435  = " 179"     0.04023
+    dy          -0.1    0.1   -0.1     0     256  = " 0"      -0.09961
+    dz          -0.1    0.1    0       128   384  = " 128"     0.00039
+    droll       -0.5    0.5    0.5     255   511  = " 255"     0.49805
+    dpitch      -0.5    0.5    0.25    192   448  = " 192"     0.25195
+    dyaw        -0.5    0.5   -0.3     51    307  = " 51"     -0.29883
+    gripper      0      1      0.8     204   460  = " 204"     0.79883
+
+    dx in full: floor((0.04 - -0.1) / 0.2 * 256) = floor(179.2) = 179, whose centre is
+    -0.1 + (179 + 0.5) * 0.2 / 256 = 0.04023. half a bin, 0.00039, is the most it can be off.
+
+so the model reads "Q: what action should the robot take to pick up the red block? A:" and writes
+" 0 179 0 128 255 192 51 204", eight tokens. which tokens stand for the bins is the scheme:
+
+    "integer"     bin i is the token of the integer i. RT-2-PaLI-X: its integers up to 1000 have a token each
+    "overwrite"   the 256 least used tokens of the vocabulary become the bins. RT-2-PaLM-E has no such integers;
+                  what those tokens meant as text is lost, so text must do without them
+
+terminate here is 0 = go on, 1 = stop. that is our choice: the examples of mid-task actions that the paper
+prints start with 1, so there a 1 probably means "go on".
+"""
+import re
+import warnings
+from collections import Counter
+from collections.abc import Iterable
+
+import numpy as np
+import tiktoken
+
+NAMES = ("terminate", "dx", "dy", "dz", "droll", "dpitch", "dyaw", "gripper")
+
+# every character is a digit, a letter (all of non-ascii counts), white space or other, so nothing is left
+# out. \d, \w and \s are avoided on purpose: python's re and tiktoken's regex disagree on them beyond ascii.
+PATTERN = (r" ?[QA]:"                                         # the frame of a prompt
+           r"| ?[0-9]{1,3}"                                   # 0 .. 999 whole
+           r"| ?[A-Za-z\x80-\U0010FFFF]+"                     # a word with its leading space
+           r"| ?[^A-Za-z0-9 \t\r\n\x80-\U0010FFFF]+"          # punctuation
+           r"|[ \t\r\n]+")
+EOS = "<eos>"
+BYTES = [bytes([i]) for i in range(256)]
+INTEGERS = [b" %d" % i for i in range(1000)] + [b"%d" % i for i in range(10, 1000)]
+FRAME = [b"Q:", b" A:"]
+FIXED = BYTES + INTEGERS + FRAME
+
+
+def train_bpe(counts: dict[bytes, int], n_merges: int, ranks: dict[bytes, int] | None = None) -> dict[bytes, int]:
+    """
+    byte-level BPE: merge the most frequent pair of neighbours, n_merges times, or until nothing is left to
+    merge. counts says how often each piece (a word with its space, say) occurs; ranks (default: the 256
+    bytes) is what exists already. returns a new dict, token -> rank. a tie goes to the smaller bytes.
+
+    Example: list(train_bpe({b"aab": 2, b"ab": 1}, 2))[256:] -> [b"ab", b"aab"]
+    """
+    ranks = dict(ranks) if ranks is not None else {b: i for i, b in enumerate(BYTES)}
+    goal = len(ranks) + n_merges
+    words = [([piece[i:i + 1] for i in range(len(piece))], n) for piece, n in counts.items()]
+    while len(ranks) < goal:
+        words = [(parts, n) for parts, n in words if len(parts) > 1]
+        pairs = Counter()
+        for parts, n in words:
+            for a, b in zip(parts, parts[1:]):
+                pairs[a + b] += n
+        if not pairs:
+            break
+        best = min(pairs, key=lambda p: (-pairs[p], p))
+        ranks.setdefault(best, len(ranks))  # "aaaaa" may be a token already, made of other halves
+        for parts, _ in words:
+            i = 0
+            while i < len(parts) - 1:
+                if parts[i] + parts[i + 1] == best:
+                    parts[i:i + 2] = [best]
+                i += 1
+    return ranks
+
+
+class Tokenizer:
+    """
+    text <-> token ids. made by Tokenizer.train or Tokenizer.from_state; ids are laid out as in the module
+    docstring. tiktoken takes a piece that is a token whole, so " 41" is one token and never " 4" + "1".
+
+    n_vocab: number of ids. eos: the id of <eos>. tokens: the bytes of each id but <eos>. least_used: ids from
+    the least used in the training corpus up, the higher id first in a tie; bytes, " 0" .. " 255", "Q:", " A:"
+    and <eos> are not among them.
+    """
+
+    def __init__(self, tokens: list[bytes], least_used: list[int]):
+        self.tokens, self.least_used = tokens, least_used
+        self.eos = len(tokens)
+        self.n_vocab = len(tokens) + 1
+        self.enc = tiktoken.Encoding("rt2", pat_str=PATTERN, mergeable_ranks={t: i for i, t in enumerate(tokens)},
+                                     special_tokens={EOS: self.eos})
+
+    @classmethod
+    def train(cls, corpus: Iterable[str], n_vocab: int = 4096) -> "Tokenizer":
+        """
+        learn the words of corpus, an iterable of strings (whole prompts, so that their words get tokens too).
+        n_vocab is an upper bound: when each word of the corpus is one token there is nothing more to merge,
+        and .n_vocab is smaller. ValueError if n_vocab is too small or the corpus is empty or one string.
+
+        Example: Tokenizer.train([prompt("pick up the red block"), prompt("open the drawer")])
+        """
+        least = len(FIXED) + 1
+        if n_vocab < least:
+            raise ValueError(f"n_vocab is {n_vocab}, but bytes, integers, 'Q:', ' A:' and {EOS} need {least}; raise it")
+        if isinstance(corpus, str):
+            raise ValueError(f"corpus is one string ({corpus[:20]!r}...); pass a list of strings")
+        counts = Counter(piece for text in corpus for piece in re.findall(PATTERN, text))
+        if not counts:
+            raise ValueError("corpus has no text; pass the strings that the model will read and write")
+        # numbers and the frame are whole already: a merge of digits would only invent " 00" and the like
+        words = {p.encode(): n for p, n in counts.items() if not re.fullmatch(r" ?([0-9]+|[QA]:)", p)}
+        tokens = list(train_bpe(words, n_vocab - least, {t: i for i, t in enumerate(FIXED)}))
+        tok, used = cls(tokens, []), Counter()
+        for piece, n in counts.items():
+            for i in tok.encode(piece):
+                used[i] += n
+        kept = {i for i, t in enumerate(tokens) if i < 256 + 256 or t in FRAME}  # bytes, " 0" .. " 255", frame
+        tok.least_used = sorted(set(range(len(tokens))) - kept, key=lambda i: (used[i], -i))
+        return tok
+
+    def encode(self, text: str) -> list[int]:
+        """the ids of any text. the letters "<eos>" in it are text: no text encodes to the special token."""
+        return self.enc.encode_ordinary(text)
+
+    def decode_bytes(self, ids: Iterable[int]) -> bytes:
+        """the bytes that ids stand for. ValueError if an id is outside the vocabulary."""
+        ids = [int(i) for i in ids]
+        for i in ids:
+            if not 0 <= i < self.n_vocab:
+                raise ValueError(f"token {i} is outside the vocabulary of {self.n_vocab}; use its own tokenizer")
+        return self.enc.decode_bytes(ids)
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """the text that ids stand for; bytes that are not utf-8 (a letter cut in two) show as U+FFFD."""
+        return self.decode_bytes(ids).decode("utf-8", errors="replace")
+
+    def integer(self, i: int) -> int:
+        """the id of the token " i", for i in 0 .. 999.  Example: tok.decode([tok.integer(41)]) -> " 41" """
+        if not 0 <= i <= 999:
+            raise ValueError(f"integer {i} has no token of its own; use 0 to 999")
+        return 256 + int(i)
+
+    def state(self) -> dict:
+        """plain lists, strings and numbers, for torch.save and torch.load(weights_only=True)."""
+        return {"tokens": [t.decode("latin-1") for t in self.tokens], "least_used": list(self.least_used)}
+
+    @classmethod
+    def from_state(cls, state: dict) -> "Tokenizer":
+        """the tokenizer that .state() was taken from. ValueError if its ids are laid out differently."""
+        tokens = [t.encode("latin-1") for t in state["tokens"]]
+        if tokens[:len(FIXED)] != FIXED:
+            raise ValueError("this tokenizer state has another layout of bytes and integers; train a new tokenizer")
+        return cls(tokens, list(state["least_used"]))
+
+
+class ActionTokenizer:
+    """
+    actions <-> token ids, section 3.2. low and high are the bounds of each number, in the units of the action
+    (here metres, radians, 0 .. 1), and are saved with it; names says what the numbers are, in order. a number
+    named "terminate" has two bins, which mean exactly 0 (go on) and 1 (stop), and the bounds 0 and 1.
+
+    D = len(names) and any D works. attributes: tokenizer, names, low, high (D,), n_bins, scheme, ids (n_bins,)
+    the token of each bin, allowed (D, n_vocab) bool, what may be sampled in each slot. ValueError if the
+    bounds, the scheme or n_bins make no sense.
+
+    Example: ActionTokenizer(tok, low=[-1, -1], high=[1, 1], names=("x", "y")).encode([0, 1]) -> [384, 511]
+    """
+
+    def __init__(self, tokenizer: Tokenizer, low, high, scheme: str = "integer", names=NAMES, n_bins: int = 256):
+        self.tokenizer, self.scheme, self.names, self.n_bins = tokenizer, scheme, tuple(names), n_bins
+        self.low, self.high = np.array(low, dtype=np.float64), np.array(high, dtype=np.float64)
+        D = len(self.names)
+        if D == 0 or len(set(self.names)) < D:
+            raise ValueError(f"names are {self.names}; give each number of the action a name of its own")
+        if self.low.shape != (D,) or self.high.shape != (D,):
+            raise ValueError(f"low has shape {self.low.shape} and high {self.high.shape}, but there are {D} names; "
+                             "give one bound per name")
+        for name, lo, hi in zip(self.names, self.low, self.high):
+            if not (np.isfinite(lo) and np.isfinite(hi) and lo < hi):
+                raise ValueError(f"bounds of {name} are {lo:g} and {hi:g}; they must be finite, low < high")
+            if name == "terminate" and (lo, hi) != (0, 1):
+                raise ValueError(f"bounds of terminate are {lo:g} and {hi:g}; they must be 0 (go on) and 1 (stop)")
+        if scheme == "integer":
+            tokens = [tokenizer.integer(i) for i in range(1000)]
+        elif scheme == "overwrite":
+            tokens = tokenizer.least_used
+        else:
+            raise ValueError(f"scheme is {scheme!r}; use 'integer' (PaLI-X) or 'overwrite' (PaLM-E)")
+        if not 2 <= n_bins <= len(tokens):
+            raise ValueError(f"n_bins is {n_bins}; scheme {scheme!r} has tokens for 2 to {len(tokens)}")
+        self.ids = np.array(tokens[:n_bins], dtype=np.int64)
+        self.is_terminate = np.array([name == "terminate" for name in self.names])
+        self.bins_of = np.where(self.is_terminate, 2, n_bins)              # (D,) how many bins each slot has
+        self.bin_of = np.full(tokenizer.n_vocab, -1, dtype=np.int64)       # token -> bin, -1 if it is none
+        self.bin_of[self.ids] = np.arange(n_bins)
+        self.allowed = (self.bin_of >= 0) & (self.bin_of < self.bins_of[:, None])
+
+    def bins(self, actions) -> np.ndarray:
+        """
+        actions (..., D) -> bin numbers (..., D) int64. a number outside its bounds is clipped to them, a
+        terminate that is neither 0 nor 1 is rounded, both with a warning that names it. ValueError if the
+        last axis is not D long or a number is NaN or infinite.
+        """
+        a = np.asarray(actions, dtype=np.float64)
+        if a.ndim == 0 or a.shape[-1] != len(self.names):
+            raise ValueError(f"action has shape {a.shape}; its last axis must be the {len(self.names)} numbers "
+                             + ", ".join(self.names))
+        tiny = 1e-6 * np.maximum(np.abs(self.low), np.abs(self.high))  # bounds that went through float32 are fine
+        for d, name in enumerate(self.names):
+            x, lo, hi = a[..., d].ravel(), self.low[d], self.high[d]
+            if not np.isfinite(x).all():
+                raise ValueError(f"{name} is {x[~np.isfinite(x)][0]}; every number of an action must be finite")
+            if self.is_terminate[d]:
+                off, what = np.minimum(np.abs(x), np.abs(x - 1)), "neither 0 (go on) nor 1 (stop): rounded"
+            else:
+                off, what = np.maximum(lo - x, x - hi), f"outside its bounds {lo:g} to {hi:g}: clipped"
+            if (off > tiny[d]).any():
+                warnings.warn(f"{name} is {x[off.argmax()]:g}, {what} ({(off > tiny[d]).sum()} of {x.size} values)",
+                              stacklevel=2)
+        # terminate is cut in two at 0.5, by the same formula
+        b = np.floor((a - self.low) / (self.high - self.low) * self.bins_of)
+        return b.clip(0, self.bins_of - 1).astype(np.int64)
+
+    def encode(self, actions) -> np.ndarray:
+        """actions (..., D) -> token ids (..., D) int64. warns and raises as .bins does."""
+        return self.ids[self.bins(actions)]
+
+    def decode(self, ids) -> np.ndarray:
+        """token ids (..., D) -> actions (..., D) float32, the centres of the bins. ValueError if one is no bin."""
+        ids = np.asarray(ids)
+        if ids.ndim == 0 or ids.shape[-1] != len(self.names) or ids.dtype.kind not in "iu":
+            raise ValueError(f"ids have shape {ids.shape} and type {ids.dtype}; need integers, {len(self.names)} "
+                             "in the last axis")
+        inside = (ids >= 0) & (ids < len(self.bin_of))
+        bins = np.where(inside, self.bin_of[np.where(inside, ids, 0)], -1)
+        bad = np.argwhere((bins < 0) | (bins >= self.bins_of))
+        if len(bad):
+            d, i = bad[0][-1], ids[tuple(bad[0])]
+            shown = repr(self.tokenizer.decode([i])) if inside[tuple(bad[0])] else "not in the vocabulary"
+            raise ValueError(f"slot {d} ({self.names[d]}): token {i} ({shown}) is none of its {self.bins_of[d]} "
+                             "bins; sample with .allowed as the mask")
+        return self._centres(bins)
+
+    def _centres(self, bins: np.ndarray) -> np.ndarray:
+        """bin numbers (..., D) -> actions (..., D) float32. Example: 2 bins over -1 .. 1 mean -0.5 and 0.5"""
+        centres = self.low + (bins + 0.5) * (self.high - self.low) / self.bins_of
+        return np.where(self.is_terminate, bins, centres).astype(np.float32)
+
+    def text(self, action) -> str:
+        """one action (D,) as the paper prints it, the bin numbers: "1 128 91 241 5 101 127 217" """
+        if np.ndim(action) != 1:
+            raise ValueError(f"action has shape {np.shape(action)}; text takes one of {len(self.names)} numbers")
+        return " ".join(str(b) for b in self.bins(action))
+
+    def from_text(self, text: str) -> np.ndarray:
+        """the action (D,) float32 that .text wrote. ValueError if text is not D bin numbers."""
+        words = text.split()
+        if len(words) != len(self.names) or not all(re.fullmatch("[0-9]{1,4}", w) and int(w) < n
+                                                    for w, n in zip(words, self.bins_of)):
+            raise ValueError(f"{text!r} is no action; write {len(self.names)} bin numbers, "
+                             f"below {self.bins_of.tolist()}")
+        return self._centres(np.array(words, dtype=np.int64))
+
+    def state(self) -> dict:
+        """bounds, names, scheme and the tokenizer, as plain types; see Tokenizer.state."""
+        return {"tokenizer": self.tokenizer.state(), "low": self.low.tolist(), "high": self.high.tolist(),
+                "scheme": self.scheme, "names": list(self.names), "n_bins": int(self.n_bins)}
+
+    @classmethod
+    def from_state(cls, state: dict) -> "ActionTokenizer":
+        """the ActionTokenizer that .state() was taken from; its Tokenizer is .tokenizer"""
+        return cls(**{**state, "tokenizer": Tokenizer.from_state(state["tokenizer"])})
+
+
+def prompt(instruction: str) -> str:
+    """
+    the question of section 3.2, with white space tidied. ValueError if there is no instruction.
+
+    Example: prompt("open the drawer") -> "Q: what action should the robot take to open the drawer? A:"
+    """
+    words = instruction.split()
+    if not words:
+        raise ValueError(f"instruction is {instruction!r}; say what the robot should do, as in 'open the drawer'")
+    return f"Q: what action should the robot take to {' '.join(words)}? A:"

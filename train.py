@@ -1,0 +1,331 @@
+"""
+Train a vision-language-action model: first on the web, then on web and robot together, with one next-token loss.
+
+    python train.py                                    # preset by hardware: configs/cpu.toml or configs/gpu.toml
+    python train.py --config configs/cpu.toml --steps 2000 --robot_fraction 0.66
+    python train.py --resume                           # go on where out/checkpoint.pt stopped
+
+The three arms of the paper's table 6:
+    python train.py --out_dir out/cofine                                                        # co-fine-tuning
+    python train.py --out_dir out/fine --init_from out/cofine/web.pt --robot_fraction 1         # fine-tuning
+    python train.py --out_dir out/scratch --pretrain_steps 0 --robot_fraction 1                 # from scratch
+"""
+import argparse
+import contextlib
+import dataclasses
+import json
+import math
+import os
+import signal
+import sys
+import threading
+import time
+import tomllib
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+import data
+import web
+from model import VLA, ModelConfig
+from tokenizer import ActionTokenizer
+from world import SKILLS, VOCABULARIES, draw
+
+
+def key(default, help):
+    make = {"default_factory": lambda: list(default)} if isinstance(default, (list, tuple)) else {"default": default}
+    return dataclasses.field(**make, metadata={"help": help})
+
+
+@dataclass
+class Config:
+    # files
+    out_dir: str = key("out", "folder for checkpoints, log, table and pictures")
+    data_dir: str = key("data", "folder where logs of the world and the web are kept")
+    init_from: str = key("", "start from the weights of this checkpoint (then pretrain_steps is skipped)")
+    resume: bool = key(False, "go on from out_dir/checkpoint.pt")
+    seed: int = key(0, "of weights and of the order of samples")
+    # world and web
+    vocabulary: str = key("small", "which things there are: small or full (world.VOCABULARIES)")
+    skills: list = key(("pick", "move near"), "what the robot demonstrations do (world.SKILLS)")
+    image_size: int = key(64, "pixels a side")
+    robot_episodes: int = key(4000, "demonstrations")
+    web_pictures: int = key(20000, "pictures without a robot")
+    web_questions: list = key(("locate", "what at", "caption"), "kinds of questions about them (web.QUESTIONS)")
+    # model
+    scheme: str = key("integer", "which tokens are the action's bins: integer (PaLI-X) or overwrite (PaLM-E)")
+    attention: str = key("prefix", "how a prompt sees itself: prefix (PaLI-X-like) or causal (PaLM-E-like)")
+    patch_size: int = key(8, "pixels a side of a ViT patch")
+    vit_layer: int = key(2, "blocks of the ViT")
+    vit_head: int = key(4, "heads of the ViT")
+    vit_embd: int = key(96, "width of the ViT")
+    n_layer: int = key(3, "blocks of the GPT")
+    n_head: int = key(4, "heads of the GPT")
+    n_embd: int = key(96, "width of the GPT")
+    text_len: int = key(64, "tokens of text behind a picture; questions are added until it is full")
+    # training
+    pretrain_steps: int = key(1500, "steps on the web alone, which make the vision-language model; saved as web.pt")
+    steps: int = key(2500, "steps of (co-)fine-tuning after that")
+    robot_fraction: float = key(0.5, "share of robot samples in every batch of the second stage; 1 = fine-tuning")
+    batch_size: int = key(64, "samples a step")
+    accumulate: int = key(1, "split a batch into this many parts, to save memory")
+    lr_muon: float = key(4e-3, "learning rate of Muon, for the matrices of the blocks")
+    lr_adam: float = key(2e-3, "learning rate of AdamW, for everything else")
+    weight_decay: float = key(0.01, "of both")
+    warmup: int = key(100, "steps of linear warm-up")
+    cooldown: float = key(0.4, "share of all steps over which the rate falls to zero at the end")
+    clip: float = key(1.0, "largest norm of the gradient")
+    # machine
+    device: str = key("auto", "auto, cpu, cuda or cuda:N")
+    dtype: str = key("auto", "float32, bfloat16, or auto: bfloat16 where the hardware multiplies it")
+    compile: bool = key(False, "torch.compile the model (worth it on a GPU)")
+    workers: int = key(0, "processes that prepare batches; 0 = the training process itself")
+    log_every: int = key(100, "steps between lines of the log")
+    save_every: int = key(500, "steps between checkpoints")
+    # the end
+    evaluate: bool = key(True, "after training, print the table and draw the pictures (eval.py)")
+    trials: int = key(200, "closed-loop trials for a row of the table")
+
+    def __post_init__(self):
+        for name, allowed in (("vocabulary", VOCABULARIES), ("scheme", ("integer", "overwrite")),
+                              ("attention", ("prefix", "causal")), ("dtype", ("auto", "float32", "bfloat16"))):
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} = {getattr(self, name)!r}; use one of: {', '.join(allowed)}")
+        for name, known in (("skills", SKILLS), ("web_questions", web.QUESTIONS)):
+            for value in getattr(self, name):
+                if value not in known:
+                    raise ValueError(f"{name} has {value!r}; there are: {', '.join(known)}")
+        if not 0 <= self.robot_fraction <= 1:
+            raise ValueError(f"robot_fraction = {self.robot_fraction}; it is a share, from 0 to 1")
+        if self.batch_size % self.accumulate:
+            raise ValueError(f"batch_size = {self.batch_size} must be a multiple of accumulate = {self.accumulate}")
+
+
+def read_config(argv=None) -> Config:
+    """defaults < preset file < command line. Unknown keys and wrong types are errors that name the key."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", default="", help="preset file; without it configs/gpu.toml or configs/cpu.toml")
+    for f in dataclasses.fields(Config):
+        kind = {"action": argparse.BooleanOptionalAction} if f.type is bool else {"type": str, "nargs": "+"} \
+            if f.type is list else {"type": f.type}
+        default = f.default if f.default is not dataclasses.MISSING else f.default_factory()
+        parser.add_argument(f"--{f.name}", default=None, help=f"{f.metadata['help']} ({default})".replace("%", "%%"), **kind)
+    args = vars(parser.parse_args(argv))
+    path = Path(args.pop("config") or Path(__file__).parent / "configs" / ("gpu.toml" if torch.cuda.is_available() else "cpu.toml"))
+    try:
+        preset = tomllib.loads(path.read_text())
+    except FileNotFoundError:
+        raise ValueError(f"no preset {path}; there are: {', '.join(sorted(map(str, Path('configs').glob('*.toml'))))}") from None
+    except tomllib.TOMLDecodeError as e:
+        raise ValueError(f"{path}: {e}") from None
+    types = {f.name: f.type for f in dataclasses.fields(Config)}
+    for name, value in preset.items():
+        if name not in types:
+            raise ValueError(f"{path}: unknown key {name!r}; see python train.py --help")
+        if types[name] is float and type(value) is int:
+            preset[name] = float(value)
+        elif type(value) is not types[name]:
+            raise ValueError(f"{path}: {name} = {value!r} must be of type {types[name].__name__}")
+    return Config(**{**preset, **{k: v for k, v in args.items() if v is not None}})
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# parts
+
+def model_config(c: Config, n_vocab: int) -> ModelConfig:
+    return ModelConfig(n_vocab=n_vocab, max_text=c.text_len, **{f.name: getattr(c, f.name) for f in dataclasses.fields(ModelConfig)
+                                                                if f.name not in ("n_vocab", "max_text")})
+
+
+def make_data(c: Config, actions: ActionTokenizer, quiet=False):
+    """the two logs (made on first use) and the mix of both"""
+    names = VOCABULARIES[c.vocabulary]
+    settings = dict(names=[*names["robot"], *names["web"]], size=c.image_size, faces=c.vocabulary == "full",
+                    cards=list(draw.CARDS) if c.vocabulary == "full" else [])
+    robot = web_data = None
+    if c.robot_fraction > 0:
+        log = data.Log(c.data_dir, data.episodes, c.robot_episodes, dict(vocabulary=c.vocabulary, skills=c.skills, size=c.image_size), quiet=quiet)
+        robot = data.RobotData(log, actions, text_len=c.text_len)
+    if c.robot_fraction < 1 or (c.pretrain_steps and not c.init_from):
+        log = data.Log(c.data_dir, data.web_pictures, c.web_pictures, settings, quiet=quiet)
+        web_data = data.WebData(log, actions.tokenizer, c.web_questions, c.text_len)
+    pretrain = 0 if c.init_from else c.pretrain_steps
+    return data.Mix(robot, web_data, c.batch_size, lambda step: c.robot_fraction if step >= pretrain else 0., c.text_len, c.seed)
+
+
+def make_optimizers(model, c: Config):
+    """Muon for the matrices inside the blocks, AdamW for embeddings, norms, biases and the ways in"""
+    inner = [p for name, p in model.named_parameters() if ".blocks." in f".{name}" and p.ndim == 2]
+    ids = {id(p) for p in inner}
+    outer = [p for p in model.parameters() if id(p) not in ids]
+    muon = torch.optim.Muon(inner, lr=c.lr_muon, weight_decay=c.weight_decay, adjust_lr_fn="match_rms_adamw")
+    adam = torch.optim.AdamW([{"params": [p for p in outer if p.ndim > 1], "weight_decay": c.weight_decay},
+                              {"params": [p for p in outer if p.ndim < 2], "weight_decay": 0.0}], lr=c.lr_adam, betas=(0.9, 0.98))
+    return {"muon": muon, "adam": adam}
+
+
+def lr_scale(step: int, total: int, c: Config) -> float:
+    """up over warmup steps, flat, then down to zero in a straight line"""
+    down = max(1, int(c.cooldown * total))
+    return min(1.0, (step + 1) / max(1, c.warmup), (total - step) / down)
+
+
+def save(path, **state):
+    """write beside it, then rename: a checkpoint is there whole or not at all"""
+    path = Path(path)
+    temporary = path.with_suffix(".tmp")
+    torch.save(state, temporary)
+    os.replace(temporary, path)
+
+
+def load(path, device="cpu"):
+    try:
+        state = torch.load(path, map_location=device, weights_only=True)
+    except FileNotFoundError:
+        raise ValueError(f"no checkpoint {path}; train first (python train.py), or name another file") from None
+    except Exception as e:
+        raise ValueError(f"{path} cannot be read as a checkpoint ({type(e).__name__}); it may be cut short: use another one") from None
+    missing = {"model", "config", "actions"} - set(state)
+    if missing:
+        raise ValueError(f"{path} is no checkpoint of this project: it has no {', '.join(sorted(missing))}")
+    return state
+
+
+def pick_device(name: str) -> torch.device:
+    return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+
+
+def autocast(device, dtype: str):
+    if dtype == "auto":
+        # slower than float32 on processors that cannot multiply it
+        fast = torch.cuda.is_bf16_supported() if device.type == "cuda" else torch.cpu._is_avx512_bf16_supported()
+        dtype = "bfloat16" if fast else "float32"
+    return torch.autocast(device.type, torch.bfloat16) if dtype == "bfloat16" else contextlib.nullcontext()
+
+
+def measure(logits, ce, batch, actions: ActionTokenizer):
+    """what a person wants to know of a batch: losses apart, action tokens right, distance of actions in their units"""
+    robot, segment, target = batch["robot"], batch["segment"], batch["target"]
+    row = robot[:, None].expand_as(segment)[target]                                    # (M,) a robot sample's token
+    act = row & (segment[target] == 1)                                                 # (M,) an action's token, or its eos
+    out = {name: ce[mask].mean().item() for name, mask in (("action", act), ("view", row & ~act), ("web", ~row)) if mask.any()}
+    if act.any():
+        D = len(actions.names)
+        wanted = batch["tokens"][target][act].view(-1, D + 1)[:, :D]                   # (n, D)
+        allowed = torch.from_numpy(actions.allowed).to(logits.device)
+        guess = logits[act].view(-1, D + 1, logits.size(-1))[:, :D].masked_fill(~allowed, -math.inf).argmax(-1)
+        error = np.abs(actions.decode(guess.cpu().numpy()) - actions.decode(wanted.cpu().numpy())).mean(0)
+        out["accuracy"] = (guess == wanted).float().mean().item()
+        out["right"] = dict(zip(actions.names, (guess == wanted).float().mean(0).tolist()))
+        out["l1"] = dict(zip(actions.names, error.tolist()))
+    return out
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# the loop
+
+def train(c: Config):
+    """runs the recipe, returns the path of the last checkpoint"""
+    out = Path(c.out_dir)
+    out.mkdir(parents=True, exist_ok=True)
+    device = pick_device(c.device)
+    torch.manual_seed(c.seed)
+    torch.set_float32_matmul_precision("high")
+    start, state = 0, None
+    if c.resume:
+        state = load(out / "checkpoint.pt", device)
+    elif c.init_from:
+        state = load(c.init_from, device)
+    actions = ActionTokenizer.from_state(state["actions"]) if state else data.make_tokenizer(c.vocabulary, c.scheme)
+    model = VLA(model_config(c, actions.tokenizer.n_vocab)).to(device)
+    optimizers = make_optimizers(model, c)
+    if state:
+        try:
+            model.load_state_dict(state["model"])
+        except RuntimeError as e:
+            raise ValueError(f"the checkpoint's weights do not fit this model: {str(e).splitlines()[1].strip()}") from None
+    if c.resume:
+        for name, optimizer in optimizers.items():
+            optimizer.load_state_dict(state["optimizers"][name])
+        torch.set_rng_state(state["rng"].cpu())
+        start = state["step"]
+    mix = make_data(c, actions)
+    pretrain = 0 if c.init_from else c.pretrain_steps
+    total = pretrain + c.steps
+    loader = torch.utils.data.DataLoader(mix, batch_size=None, sampler=range(start, total), num_workers=c.workers,
+                                         pin_memory=device.type == "cuda", persistent_workers=c.workers > 0)
+    flops = model.flops(c.text_len, c.text_len // 4)
+    print(f"{device}: {model.n_weights() / 1e6:.2f} M weights, {flops / 1e6:.0f} MFLOP a sample, "
+          f"{pretrain} steps of web then {c.steps} with {c.robot_fraction:.0%} robot, batch {c.batch_size}")
+    run = torch.compile(model) if c.compile else model
+
+    def checkpoint(name, step):
+        save(out / name, model=model.state_dict(), optimizers={k: o.state_dict() for k, o in optimizers.items()}, step=step,
+             rng=torch.get_rng_state(), config=asdict(c), model_config=asdict(model.config), actions=actions.state())
+
+    stopped = []                                            # Ctrl-C ends the step it comes in, so that nothing is half done
+    previous = signal.signal(signal.SIGINT, lambda *_: stopped.append(True)) if threading.current_thread() is threading.main_thread() else None
+    began, seen = time.time(), 0
+    bar = tqdm(total=total, initial=start, desc="training", unit="step", mininterval=2)
+    try:
+        with open(out / "log.jsonl", "a") as log:
+            for step, batch in zip(range(start, total), loader):
+                for optimizer, lr in ((optimizers["muon"], c.lr_muon), (optimizers["adam"], c.lr_adam)):
+                    for group in optimizer.param_groups:
+                        group["lr"] = lr * lr_scale(step, total, c)
+                batch = {k: v.to(device, non_blocking=True) for k, v in batch.items()}
+                n_target = batch["target"].sum()
+                for part in range(c.accumulate):            # rows part, part + n, ...: robot and web in each
+                    rows = {k: v[part::c.accumulate] for k, v in batch.items()}
+                    with autocast(device, c.dtype):
+                        logits, ce = run(rows["images"], rows["tokens"], rows["segment"], rows["target"])
+                    loss = ce.sum() / n_target
+                    loss.backward()
+                norm = torch.nn.utils.clip_grad_norm_(model.parameters(), c.clip)
+                if not torch.isfinite(norm):
+                    raise FloatingPointError(f"the gradient became {norm.item()} at step {step}; lower lr_muon and lr_adam, "
+                                             f"then --resume from the last checkpoint in {out}")
+                for optimizer in optimizers.values():
+                    optimizer.step()
+                    optimizer.zero_grad(set_to_none=True)
+                seen += c.batch_size
+                bar.update()
+                if (step + 1) % c.log_every == 0 or step + 1 == total:
+                    m = measure(logits.detach(), ce.detach(), rows, actions)
+                    speed = seen / (time.time() - began)
+                    log.write(json.dumps({"step": step + 1, "minutes": (time.time() - began) / 60, "samples_per_s": speed,
+                                          "gflops": flops * speed / 1e9, **m}) + "\n")
+                    log.flush()
+                    text = " ".join(f"{k} {m[k]:.2f}" for k in ("web", "view", "action", "accuracy") if k in m)
+                    if "l1" in m:
+                        text += f" L1 {100 * np.mean([m['l1'][k] for k in ('dx', 'dy', 'dz') if k in m['l1']]):.1f} cm"
+                    bar.set_postfix_str(f"{text} {speed:.0f} samples/s")
+                if step + 1 == pretrain:
+                    checkpoint("web.pt", step + 1)
+                if (step + 1) % c.save_every == 0 or step + 1 == total or stopped:
+                    checkpoint("checkpoint.pt", step + 1)
+                if stopped:
+                    sys.exit(f"\nstopped after step {step + 1}; go on with the same command and --resume")
+    finally:
+        bar.close()
+        if previous:
+            signal.signal(signal.SIGINT, previous)
+    return out / "checkpoint.pt"
+
+
+def main():
+    try:
+        c = read_config()
+        path = train(c)
+        if c.evaluate:
+            import eval as evaluation
+            evaluation.report(path, trials=c.trials)
+    except (ValueError, FloatingPointError) as e:
+        sys.exit(f"error: {e}")
+
+
+if __name__ == "__main__":
+    main()

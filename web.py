@@ -1,0 +1,249 @@
+"""
+"The web": pictures without a robot, and questions about them. It stands for the billion captioned pictures and the
+visual question answering sets of the paper (appendix B): here a noun, a symbol, a face or a word of another language is
+met in many pictures, and no robot has ever touched it.
+
+    pixels, facts = draw_picture(rng, size=64, names=[...])      what is drawn, and the truth about it
+    ask(facts, "locate", rng) -> ("Q: where is the duck? A:", " 12 20")
+
+A fact is {"name", "column", "row", ...}; columns and rows run from 0 to 1. Positions are answered on a grid of 32 x 32, in
+the same integer words that the arm's bins use: seeing and acting share their vocabulary.
+"""
+import numpy as np
+
+import draw
+from world import COLORS, KINDS
+
+GRID = 32
+FACES = {"hair": ("black", "brown", "blond", "white", "red"), "wears": ("glasses", "hat", "beard")}
+
+# the article carries the gender, which the adjective follows
+LANGUAGES = {
+    "es": {"apple": "la manzana", "orange": "la naranja", "can": "la lata", "cup": "la taza", "bowl": "el tazón",
+           "block": "el bloque", "bottle": "la botella", "sponge": "la esponja", "bag": "la bolsa", "marker": "el rotulador",
+           "banana": "el plátano", "strawberry": "la fresa", "pear": "la pera", "carrot": "la zanahoria",
+           "eggplant": "la berenjena", "mushroom": "la seta", "duck": "el pato", "ball": "la pelota",
+           "hammer": "el martillo", "phone": "el teléfono"},
+    "fr": {"apple": "la pomme", "orange": "l'orange", "can": "la canette", "cup": "la tasse", "bowl": "le bol",
+           "block": "le cube", "bottle": "la bouteille", "sponge": "l'éponge", "bag": "le sac", "marker": "le feutre",
+           "banana": "la banane", "strawberry": "la fraise", "pear": "la poire", "carrot": "la carotte",
+           "eggplant": "l'aubergine", "mushroom": "le champignon", "duck": "le canard", "ball": "la balle",
+           "hammer": "le marteau", "phone": "le téléphone"},
+    "de": {"apple": "der Apfel", "orange": "die Orange", "can": "die Dose", "cup": "die Tasse", "bowl": "die Schüssel",
+           "block": "der Klotz", "bottle": "die Flasche", "sponge": "der Schwamm", "bag": "die Tüte", "marker": "der Stift",
+           "banana": "die Banane", "strawberry": "die Erdbeere", "pear": "die Birne", "carrot": "die Karotte",
+           "eggplant": "die Aubergine", "mushroom": "der Pilz", "duck": "die Ente", "ball": "der Ball",
+           "hammer": "der Hammer", "phone": "das Telefon"},
+}
+# (masculine, feminine); German adjectives after "der, die, das" end alike
+ADJECTIVES = {
+    "es": dict(zip(COLORS, (("rojo", "roja"), ("verde",) * 2, ("azul",) * 2, ("amarillo", "amarilla"), ("morado", "morada"),
+                            ("blanco", "blanca"), ("marrón",) * 2, ("negro", "negra")))),
+    "fr": dict(zip(COLORS, (("rouge",) * 2, ("vert", "verte"), ("bleu", "bleue"), ("jaune",) * 2, ("violet", "violette"),
+                            ("blanc", "blanche"), ("marron",) * 2, ("noir", "noire")))),
+    "de": dict(zip(COLORS, ("rote", "grüne", "blaue", "gelbe", "lila", "weiße", "braune", "schwarze"))),
+}
+WHERE = {"es": "¿dónde está {}?", "fr": "où est {}?", "de": "wo ist {}?"}
+
+
+def translate(name: str, language: str) -> str:
+    """
+    A thing's name with its article.
+    Example: translate("red cup", "es") -> "la taza roja", translate("red cup", "de") -> "die rote Tasse"
+    """
+    *color, noun = name.split()
+    article, _, word = (LANGUAGES[language][noun]).rpartition(" ")
+    if not color:
+        return LANGUAGES[language][noun]
+    if language == "de":
+        return f"{article} {ADJECTIVES['de'][color[0]]} {word}"
+    return f"{article} {word} {ADJECTIVES[language][color[0]][article == 'la']}"
+
+
+def place(fact) -> str:
+    """Example: place({"column": 0.4, "row": 0.99}) -> " 12 31" """
+    return f" {int(fact['column'] * GRID)} {int(fact['row'] * GRID)}"
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# pictures
+
+def draw_picture(rng, size, names, cards=(), faces=False):
+    """
+    One picture: one thing (40 %) or two to four, of the given names, cards and faces, before a random background, from
+    a random camera, with colours that vary. Returns pixels (size, size, 3) uint8 and the list of facts.
+    """
+    camera = draw.Camera(tilt=rng.uniform(40, 75), width=rng.uniform(.42, .66))
+    style = draw.Style(table=tuple(rng.uniform(.35, .95, 3)), floor=tuple(rng.uniform(.2, .9, 3)),
+                       texture=str(rng.choice(["plain", "wood", "stripes", "checks", "speckles", "cloth"])),
+                       light=float(rng.uniform(.8, 1.15)))
+    pixels = draw.background(size, camera, style)
+    n = 1 if rng.random() < 0.4 else int(rng.integers(2, 5))
+    pools = [p for p in (names, cards, FACES["hair"] if faces else ()) if len(p)]
+    weights = np.array([3., 2., 1.][:len(pools)])
+    facts, spots = [], []
+    for _ in range(50):
+        if len(facts) == n:
+            break
+        spot = rng.uniform(-.21, .21, 2)
+        column, row, _ = camera.project(np.array([*spot, .03]))
+        if not (.06 < column < .94 and .08 < row < .94) or any(np.linalg.norm(spot - s) < .115 for s in spots):
+            continue
+        kind = rng.choice(len(pools), p=weights / weights.sum())
+        name = str(pools[kind][rng.integers(len(pools[kind]))])
+        if any(f["name"] == name for f in facts):
+            continue
+        spots.append(spot)
+        fact = {"name": name, "column": float(column), "row": float(row), "x": float(spot[0]), "yaw": float(rng.uniform(-1.57, 1.57))}
+        if pools[kind] is names:
+            noun = name.split()[-1]
+            fact["category"] = KINDS[noun].category
+            centre = camera.project(np.array([*spot, KINDS[noun].height / 2]))
+            fact["column"], fact["row"] = float(centre[0]), float(centre[1])
+        elif kind == len(pools) - 1 and faces:
+            fact["face"] = {"hair": name, **{w: bool(rng.random() < .5) for w in FACES["wears"]}}
+            fact["name"] = f"person with {name} hair"
+        else:
+            fact["card"] = True
+        facts.append({**fact, "y": float(spot[1])})
+    for f in sorted(facts, key=lambda f: -f["x"]):
+        at = np.array([f["x"], f["y"], 0.])
+        if "face" in f:
+            draw.draw_face(pixels, camera, f["face"], at)
+        elif "card" in f:
+            draw.draw_card(pixels, camera, f["name"], at, yaw=f["yaw"] / 4)
+        else:
+            *color, noun = f["name"].split()
+            draw.draw_thing(pixels, camera, noun, draw.COLORS[color[0]] if color else None, at, yaw=f["yaw"])
+    pixels = pixels * rng.uniform(.85, 1.15, 3) + rng.normal(0, .02, pixels.shape)
+    return (np.clip(pixels, 0, 1) * 255 + .5).astype(np.uint8), facts
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# questions. each kind is a function (facts, rng) -> (question, answer) or None where the picture does not allow it
+
+def _one(facts, rng):
+    return facts[rng.integers(len(facts))] if facts else None
+
+
+def locate(facts, rng):
+    f = _one(facts, rng)
+    return f and (f"where is the {f['name']}?", place(f))
+
+
+def what_at(facts, rng):
+    f = _one([f for f in facts if f["name"] != "gripper"], rng)
+    return f and (f"what is at{place(f)}?", f" {f['name']}")
+
+
+def caption(facts, rng):
+    """what is in the picture, from left to right"""
+    names = [f["name"] for f in sorted(facts, key=lambda f: f["column"]) if f["name"] != "gripper"]
+    return ("what is in the picture?", " " + ", ".join(names)) if names else None
+
+
+def relation(facts, rng):
+    """what is left or right of a thing, where only one answer is right"""
+    order = sorted((f for f in facts if f["name"] != "gripper"), key=lambda f: f["column"])
+    if len(order) != 2 or order[1]["column"] - order[0]["column"] < .1:
+        return None
+    i = rng.integers(2)
+    return f"what is {('left', 'right')[i]} of the {order[1 - i]['name']}?", f" {order[i]['name']}"
+
+
+def color(facts, rng):
+    colored = [f["name"].split() for f in facts if f["name"].split()[0] in COLORS]
+    nouns = [noun for _, noun in colored]
+    c, noun = _one([cn for cn in colored if nouns.count(cn[1]) == 1], rng) or (None, None)
+    return noun and (f"what colour is the {noun}?", f" {c}")
+
+
+def category(facts, rng):
+    """where is the only thing of its kind"""
+    kinds = [f.get("category") for f in facts]
+    f = _one([f for f in facts if f.get("category") and kinds.count(f["category"]) == 1], rng)
+    return f and (f"where is the {f['category']}?", place(f))
+
+
+def kind_of(facts, rng):
+    f = _one([f for f in facts if f.get("category")], rng)
+    return f and (f"what kind of thing is the {f['name']}?", f" {f['category']}")
+
+
+def face(facts, rng):
+    """where is the one person that wears it"""
+    people = [f for f in facts if "face" in f]
+    wears = [(f, w) for f in people for w in FACES["wears"] if f["face"][w] and sum(p["face"][w] for p in people) == 1]
+    f, w = _one(wears, rng) or (None, None)
+    return f and (f"where is the person with {w}?", place(f))
+
+
+NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+
+
+def _sum(value, rng):
+    a = int(rng.integers(0, value + 1))
+    return f"{NUMBERS[a]} plus {NUMBERS[value - a]}"
+
+
+def sums(facts, rng):
+    """arithmetic without looking"""
+    value = int(rng.integers(0, 10))
+    return f"what is the sum of {_sum(value, rng)}?", f" {value}"
+
+
+def sum_at(facts, rng):
+    """the sum, found in the picture"""
+    f = _one([f for f in facts if f["name"].isdigit()], rng)
+    return f and (f"where is the sum of {_sum(int(f['name']), rng)}?", place(f))
+
+
+def smallest(facts, rng):
+    digits = sorted((f for f in facts if f["name"].isdigit()), key=lambda f: int(f["name"]))
+    i = -int(rng.integers(2))
+    return (f"where is the {('smallest', 'largest')[-i]} number?", place(digits[i])) if len(digits) > 1 else None
+
+
+def _foreign(language):
+    def foreign(facts, rng):
+        f = _one([f for f in facts if f["name"].split()[-1] in KINDS], rng)
+        return f and (WHERE[language].format(translate(f["name"], language)), place(f))
+    return foreign
+
+
+# questions about the robot's own picture, beside those above (the paper's Language-Table runs have such, appendix B)
+
+def _hand(facts):
+    return next((f for f in facts if f["name"] == "gripper"), None)
+
+
+def gripper(facts, rng):
+    f = _hand(facts)
+    return f and ("where is the gripper?", place(f))
+
+
+def height(facts, rng):
+    f = _hand(facts)
+    return f and ("how high is the gripper?", f" {f['height']}")
+
+
+def held(facts, rng):
+    f = _hand(facts)
+    return f and ("what does the gripper hold?", f" {f['held']}")
+
+
+QUESTIONS = {"locate": locate, "what at": what_at, "caption": caption, "relation": relation, "color": color,
+             "category": category, "kind of": kind_of, "face": face, "sums": sums, "sum at": sum_at, "smallest": smallest,
+             "spanish": _foreign("es"), "french": _foreign("fr"), "german": _foreign("de"),
+             "gripper": gripper, "height": height, "held": held}
+
+
+def ask(facts, kind, rng):
+    """
+    One question of a kind about a picture, or None where the picture does not allow it.
+    Example: ask([{"name": "duck", "column": .4, "row": .65}], "locate", rng) -> ("Q: where is the duck? A:", " 12 20")
+    """
+    if kind not in QUESTIONS:
+        raise ValueError(f"unknown kind of question {kind!r}; there are: {', '.join(QUESTIONS)}")
+    question = QUESTIONS[kind](facts, rng)
+    return question and (f"Q: {question[0]} A:", question[1])

@@ -1,0 +1,546 @@
+"""
+The built-in world: a table, a hand, things to move and cards to read. It knows physics, skills and how to do them (the
+expert); how things look is draw.py. Nothing here learns.
+
+    world = World(vocabulary="full", size=64)
+    obs, info = world.reset(seed=7)                  # obs = {"image": (64, 64, 3) uint8, "instruction": "pick apple"}
+    while True:
+        obs, reward, terminated, truncated, info = world.step(world.expert())
+        if terminated or truncated: break
+
+Frame: metres and radians; x away from the camera, y to the left, z up; the table is z = 0.
+An action is the paper's eight numbers (section 3.2): terminate (1 = stop), a displacement dx dy dz of at most 8 cm, a turn
+droll dpitch dyaw of at most 45 degrees, and where the gripper should be, 1 = open to 0 = closed.
+
+The physics is kinematic and forgiving, because the subject is language and sight, not contact: closing the hand around a
+thing takes it, opening drops it, a closed hand topples what is tall, a held handle moves the drawer.
+"""
+from dataclasses import dataclass, field
+
+import numpy as np
+
+import draw
+
+# ---------------------------------------------------------------------------------------------------------------------
+# what there is, and who may name it
+
+
+@dataclass(frozen=True)
+class Kind:
+    radius: float               # metres, half of the footprint
+    height: float
+    category: str
+    colored: bool = False       # comes in the colours of COLORS, which are then part of its name
+    tall: bool = False          # can be knocked over and set upright
+    long: bool = False          # the hand must be turned along it
+    container: bool = False
+
+
+KINDS = {
+    "apple": Kind(.038, .070, "fruit"), "orange": Kind(.038, .074, "fruit"),
+    "sponge": Kind(.045, .030, "tool"), "block": Kind(.034, .060, "toy", colored=True),
+    "can": Kind(.031, .100, "drink", colored=True, tall=True), "cup": Kind(.036, .080, "dish", colored=True, tall=True),
+    "bottle": Kind(.028, .142, "drink", colored=True, tall=True), "bag": Kind(.045, .100, "snack", colored=True),
+    "bowl": Kind(.060, .045, "dish", colored=True, container=True),
+    "marker": Kind(.045, .022, "tool", colored=True, long=True),
+    # only the web knows these
+    "banana": Kind(.045, .032, "fruit", long=True), "strawberry": Kind(.035, .052, "fruit"),
+    "pear": Kind(.040, .060, "fruit"), "carrot": Kind(.045, .036, "vegetable", long=True),
+    "eggplant": Kind(.045, .058, "vegetable", long=True), "mushroom": Kind(.040, .074, "vegetable"),
+    "duck": Kind(.040, .080, "toy"), "ball": Kind(.040, .080, "toy"),
+    "hammer": Kind(.045, .026, "tool", long=True), "phone": Kind(.040, .012, "tool"),
+}
+ROBOT_NOUNS = ("apple", "orange", "sponge", "block", "can", "cup", "bottle", "bag", "bowl", "marker")
+WEB_NOUNS = tuple(n for n in KINDS if n not in ROBOT_NOUNS)
+COLORS = tuple(draw.COLORS)
+# pairs of a known colour and a known thing that no demonstration shows ("unseen objects, easy")
+UNSEEN_PAIRS = ("red bowl", "green bottle", "blue block", "yellow can", "purple cup", "white bag", "brown marker", "black can")
+
+
+def _names(nouns):
+    return tuple(f"{c} {n}" if KINDS[n].colored else n for n in nouns for c in (COLORS if KINDS[n].colored else COLORS[:1]))
+
+
+# the two vocabularies: what robot instructions may name, and what only web pictures show and name
+VOCABULARIES = {
+    "full": {"robot": tuple(n for n in _names(ROBOT_NOUNS) if n not in UNSEEN_PAIRS), "web": _names(WEB_NOUNS)},
+    "small": {"robot": ("apple", "orange", "sponge", "blue can", "green cup", "purple block", "brown bag", "white bottle"),
+              "web": ("strawberry", "pear", "duck", "ball", "mushroom")},
+}
+INSTRUCTIONS = {
+    "pick": "pick {a}", "move near": "move {a} near {b}", "knock": "knock {a} over", "upright": "place {a} upright",
+    "open": "open the drawer", "close": "close the drawer", "put into": "put {a} into {b}", "take out": "take {a} out of {b}",
+}
+SKILLS = tuple(INSTRUCTIONS)
+# every word that a robot instruction may contain, and every word that none may
+ROBOT_WORDS = frozenset(" ".join((*INSTRUCTIONS.values(), *VOCABULARIES["full"]["robot"])).split()) - {"{a}", "{b}"}
+WEB_WORDS = frozenset(WEB_NOUNS) | frozenset(draw.CARDS) | frozenset(
+    "fruit vegetable drink dish snack toy tool person glasses hat beard hair plus minus sum smallest largest".split())
+
+ACTION_NAMES = ("terminate", "dx", "dy", "dz", "droll", "dpitch", "dyaw", "gripper")
+STEP, TURN = 0.08, np.pi / 4                                # the largest displacement and turn of one action
+ACTION_LOW = np.array([0, -STEP, -STEP, -STEP, -TURN, -TURN, -TURN, 0])
+ACTION_HIGH = np.array([1, STEP, STEP, STEP, TURN, TURN, TURN, 1])
+REACH = np.array([[-.20, -.20, .02], [.20, .20, .20]])      # where the point between the finger tips may go
+HOVER = 0.10                                                # the hand travels above this height; one lift takes it there
+NEAR = 0.07                                                 # "near": at most this gap between two things
+CABINET_X, DRAWER_LENGTH = 0.17, 0.12
+MAX_STEPS = 40
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# state
+
+@dataclass(eq=False)
+class Thing:
+    name: str
+    position: np.ndarray                                    # (3,) the centre of its base
+    yaw: float = 0.0
+    axis: np.ndarray = field(default_factory=lambda: np.array([0., 0., 1.]))   # its own up direction
+    inside: object = None                                   # the Thing or "drawer" it lies in
+
+    @property
+    def noun(self): return self.name.split()[-1]
+    @property
+    def color(self): return self.name.split()[0] if " " in self.name else None
+    @property
+    def kind(self): return KINDS[self.noun]
+    @property
+    def upright(self): return self.axis[2] > 0.8
+    @property
+    def centre(self): return self.position + self.axis * self.kind.height / 2
+
+
+@dataclass
+class Task:
+    skill: str
+    a: object = None                                        # the Thing to act on
+    b: object = None                                        # the Thing, Card or "drawer" that the skill refers to
+    instruction: str = ""
+
+
+def _rotation(roll, pitch, yaw):
+    (a, b, c), (A, B, C) = np.cos((roll, pitch, yaw)), np.sin((roll, pitch, yaw))
+    return np.array([[c * b, c * B * A - C * a, c * B * a + C * A],
+                     [C * b, C * B * A + c * a, C * B * a - c * A],
+                     [-B, b * A, b * a]])                   # Rz(yaw) Ry(pitch) Rx(roll)
+
+
+def _level(error, largest):
+    """
+    The expert's steps have seven sizes an axis: none, a quarter, a half and all of the largest. Far away only the direction
+    counts, and close by a finer choice than a pixel would be noise to whoever learns from it.
+    Example: _level(0.05, 0.08) -> 0.04, _level(-0.3, 0.08) -> -0.08, _level(0.009, 0.08) -> 0.0
+    """
+    size = np.array([0, .25, .5, 1]) * largest
+    return np.sign(error) * size[np.abs(size - np.abs(error)).argmin()]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+
+class World:
+    """
+    vocabulary: "small" or "full"; skills: which of SKILLS reset() draws from; size: pixels a side of the picture;
+    style, camera: how it looks (draw.Style, draw.Camera); noise: metres of disturbance in every executed movement,
+    with rare larger bumps and drops, so that demonstrations show recoveries.
+    """
+
+    def __init__(self, vocabulary="full", skills=SKILLS, size=64, style=None, camera=None, noise=0.0):
+        unknown = [s for s in skills if s not in SKILLS]
+        if unknown:
+            raise ValueError(f"unknown skill {unknown[0]!r}; there are: {', '.join(SKILLS)}")
+        if vocabulary not in VOCABULARIES:
+            raise ValueError(f"unknown vocabulary {vocabulary!r}; there are: {', '.join(VOCABULARIES)}")
+        self.names, self.skills, self.size, self.noise = VOCABULARIES[vocabulary], tuple(skills), size, noise
+        self.style, self.camera = style or draw.Style(), camera or draw.Camera()
+        self._still = (None, None)
+
+    # -- scenes -----------------------------------------------------------------------------------------------------
+
+    def reset(self, seed, skill=None, targets="robot", wild=False):
+        """
+        A scene and a task, fixed by the arguments alone. targets: "robot" for things that demonstrations name, "web" for
+        things that only the web names (one more of those stands among the others, so that odd-one-out is no answer).
+        wild: the hand may start anywhere, closed, or holding something - used for a part of the demonstrations.
+        """
+        self.rng = rng = np.random.default_rng(seed)
+        skill = skill or self.skills[rng.integers(len(self.skills))]
+        for _ in range(1000):                               # draw again until everything has its room
+            if self._draw_scene(rng, skill, targets):
+                break
+        else:
+            raise RuntimeError(f"no room on the table for {skill!r} with seed {seed}")
+        self.hand = np.array([*rng.uniform(-.16, .16, 2), rng.uniform(.11, .18), 0, 0, 0])   # x y z roll pitch yaw
+        self.gripper, self.held, self.steps = 1.0, None, 0
+        if wild:
+            self.hand[:3] = rng.uniform(*REACH)
+            self.gripper = float(rng.random() < 0.7)
+            free = [t for t in self.things if t.inside is None and not t.kind.container]
+            if free and not self.gripper and rng.random() < 0.7:
+                self._take(free[rng.integers(len(free))])
+        return self.observe(), self.info()
+
+    def _draw_scene(self, rng, skill, targets):
+        self.things, self.cards = [], []
+        self.opening, self.drawer_y, b = None, float(rng.uniform(-.08, .08)), None
+        into = skill in ("put into", "take out")
+        in_drawer = into and rng.random() < 0.4
+        if skill in ("open", "close") or in_drawer or (len(self.skills) > 2 and rng.random() < 0.2):
+            self.opening = 0.0 if skill == "open" or not (in_drawer or skill == "close") else DRAWER_LENGTH
+
+        def choose(test=lambda kind: True, pool="robot"):
+            names = [n for n in self.names[pool] if test(KINDS[n.split()[-1]]) and all(n != t.name for t in self.things)]
+            if not names:
+                raise ValueError(f"skill {skill!r} needs a kind of thing that the vocabulary does not have")
+            name = names[rng.integers(len(names))]
+            # a long thing lies along y when its yaw is 0; here it points more or less away, as the hand can turn
+            yaw = rng.uniform(-1, 1) + (np.pi / 2 if KINDS[name.split()[-1]].long else 0)
+            self.things.append(Thing(name, np.zeros(3), yaw=float(yaw)))
+            return self.things[-1]
+
+        a = choose({"knock": lambda k: k.tall, "upright": lambda k: k.tall,
+                    "put into": lambda k: not k.container and not k.long and k.height < .09,
+                    "take out": lambda k: not k.container and not k.long and k.height < .09}.get(skill, lambda k: True), targets)
+        if skill == "move near":
+            b = choose()
+        elif into:
+            b = "drawer" if in_drawer else choose(lambda k: k.container)
+        if targets == "web":
+            choose(pool="web")
+        for _ in range(rng.integers(2, 5) - len(self.things)):
+            choose()
+        for t in self.things:
+            if skill == "upright" and t is a:               # lies sideways or away
+                t.axis, t.yaw = np.roll([float(rng.choice([-1, 1])), 0, 0], rng.integers(2)), 0.0
+            placed = self._place_at_random(rng, t)
+            if not placed:
+                return False
+        self.task = Task(skill, a, b, self._say(skill, a, b))
+        if skill == "move near" and np.linalg.norm((a.centre - b.centre)[:2]) < self._gap(a, b) + NEAR + .03:
+            return False
+        if skill == "take out":
+            self._put_inside(a, b)
+            spot = self._outside_spot()
+            return all(np.linalg.norm(t.centre[:2] - spot) > self._gap(a, t) for t in self.things if t not in (a, b))
+        if skill == "put into" and not in_drawer:
+            return np.linalg.norm((a.centre - b.centre)[:2]) > .12
+        return True
+
+    def _place_at_random(self, rng, thing):
+        far = .16 if self.opening is None else .06          # a drawer needs the room before it
+        for _ in range(30):
+            xy = rng.uniform((-.16, -.16), (far, .16))
+            if self.opening is not None and xy[0] > -.06 and abs(xy[1] - self.drawer_y) < .15:
+                continue
+            thing.position = np.array([*xy, 0 if thing.upright else thing.kind.radius]) \
+                - np.array([1, 1, 0]) * thing.axis * thing.kind.height / 2
+            if all(t is thing or not t.position.any() or
+                   np.linalg.norm((t.centre - thing.centre)[:2]) > self._gap(t, thing) + .02 for t in self.things):
+                return True
+        thing.position = np.zeros(3)
+        return False
+
+    @staticmethod
+    def _say(skill, a, b):
+        b = "the drawer" if b == "drawer" else getattr(b, "name", "")
+        return INSTRUCTIONS[skill].format(a=getattr(a, "name", ""), b=b)
+
+    @staticmethod
+    def _gap(a, b):
+        return a.kind.radius + b.kind.radius
+
+    # -- physics ----------------------------------------------------------------------------------------------------
+
+    def step(self, action):
+        """action (8,) -> obs, reward, terminated, truncated, info. The reward is 1 for stopping in the goal, else 0."""
+        action = np.asarray(action, dtype=float)
+        if action.shape != (8,) or not np.isfinite(action).all():
+            raise ValueError(f"an action is eight finite numbers {ACTION_NAMES}, got {action}")
+        self.steps += 1
+        terminated = bool(action[0] > 0.5)
+        if not terminated:                                  # the paper's blog: stop "without executing the rest"
+            self._move(np.clip(action, ACTION_LOW, ACTION_HIGH))
+        truncated = not terminated and self.steps >= MAX_STEPS
+        reward = float(terminated and self.success())
+        return self.observe(), reward, terminated, truncated, self.info()
+
+    def _move(self, action):
+        before = self.hand.copy()
+        self.hand += action[1:7]
+        if self.noise and np.abs(action[1:4]).max() > 0:    # what is executed is not quite what was asked for
+            self.hand[:3] += self.rng.normal(0, self.noise, 3)
+            if self.rng.random() < 0.04:
+                self.hand[:3] += self.rng.uniform(-.05, .05, 3)
+        self.hand[:3] = np.clip(self.hand[:3], *REACH)
+        self.hand[3:] = np.clip(self.hand[3:], -np.pi / 2, np.pi / 2)
+        closed, self.gripper = self.gripper < 0.5, float(action[7])
+        if self.gripper >= 0.5 or (self.noise and self.held is not None and self.rng.random() < 0.01):
+            self._release()
+        elif not closed:
+            self._grasp()
+        elif self.held is None:
+            self._topple(before)
+        if self.held == "drawer":
+            self.opening = float(np.clip(self.opening - (self.hand - before)[0], 0, DRAWER_LENGTH))
+            self.hand[:3] = self.handle()
+            for t in self.things:
+                if t.inside == "drawer":
+                    t.position[0] = CABINET_X - self.opening / 2
+        elif self.held is not None:
+            moved = self._carry(self.held)
+            for t in self.things:
+                if t.inside is self.held:
+                    t.position = t.position + moved
+
+    def _take(self, thing):
+        """the thing follows the hand from now on, as it lies between the fingers"""
+        self.held, thing.inside = thing, None
+        self.hand[:3] = np.clip(self.hand[:3], REACH[0] + [0, 0, .01], REACH[1])
+        self.hold = (_rotation(*self.hand[3:]).T @ thing.axis, thing.yaw - self.hand[5])
+        self._carry(thing)
+
+    def _carry(self, thing):
+        old = thing.position
+        thing.axis, thing.yaw = _rotation(*self.hand[3:]) @ self.hold[0], self.hold[1] + self.hand[5]
+        low = np.abs(thing.axis[2]) * thing.kind.height / 2 + (1 - np.abs(thing.axis[2])) * thing.kind.radius
+        centre = np.array([*self.hand[:2], max(self.hand[2], low)])       # nothing is pressed into the table
+        thing.position = centre - thing.axis * thing.kind.height / 2
+        return thing.position - old
+
+    def _grasp(self):
+        """close around whatever is between the fingers: within 3 cm, at its height, and along it if it is long"""
+        def fits(thing):
+            d = thing.centre - self.hand[:3]
+            return np.linalg.norm(d[:2]) < .032 and abs(d[2]) < .04 and (not thing.kind.long or abs(self._askew(thing)) < np.pi / 7)
+        near = sorted((t for t in self.things if fits(t)), key=lambda t: np.linalg.norm(t.centre - self.hand[:3]))
+        # what lies in a bowl is nearer to the hand than the bowl around it
+        near = [t for t in near if t.inside] or near
+        if near:
+            self._take(near[0])
+        elif self.opening is not None and np.linalg.norm((self.handle() - self.hand[:3])[:2]) < .032 and self.hand[2] < .08:
+            self.held = "drawer"
+
+    def _askew(self, thing):
+        """how far the hand must turn so that its fingers close across a long thing, in -pi/2 .. pi/2"""
+        return (thing.yaw - self.hand[5]) % np.pi - np.pi / 2
+
+    def _release(self):
+        thing, self.held = self.held, None
+        if not isinstance(thing, Thing):
+            return
+        if thing.kind.tall and not thing.upright:           # falls on its side
+            flat = thing.axis * [1, 1, 0]
+            thing.axis = flat / np.linalg.norm(flat) if np.linalg.norm(flat) > .1 else np.array([1., 0, 0])
+        else:
+            thing.axis = np.array([0., 0, 1])
+        centre = np.array([*self.hand[:2], 0])
+        thing.position = centre - [1, 1, 0] * thing.axis * thing.kind.height / 2
+        thing.position[2] = 0 if thing.upright else thing.kind.radius
+        for box in [t for t in self.things if t.kind.container and t is not thing]:
+            if np.linalg.norm((box.centre - centre)[:2]) < .055 and not thing.kind.container:
+                return self._put_inside(thing, box)
+        if self.opening and abs(centre[1] - self.drawer_y) < .09 and CABINET_X - self.opening < centre[0] < CABINET_X + .03:
+            return self._put_inside(thing, "drawer")
+        for other in self.things:                           # things slide off each other
+            d = (thing.centre - other.centre)[:2]
+            if other is not thing and other.inside is None and np.linalg.norm(d) < self._gap(thing, other):
+                direction = d / (np.linalg.norm(d) + 1e-6) if np.linalg.norm(d) > .005 else np.array([-1., 0])
+                thing.position[:2] += direction * (self._gap(thing, other) - np.linalg.norm(d))
+
+    def _put_inside(self, thing, box):
+        thing.inside = box
+        floor = box.position + [0, 0, .012] if isinstance(box, Thing) \
+            else np.array([CABINET_X - self.opening / 2, self.drawer_y, .01])
+        thing.position = floor.copy()
+
+    def _topple(self, before):
+        """a closed, empty hand that runs into a tall thing turns it over in the direction of the movement"""
+        motion = (self.hand - before)[:2]
+        length = np.linalg.norm(motion)
+        if length < .02:
+            return
+        for t in self.things:
+            if t.kind.tall and t.upright and t.inside is None and .25 * t.kind.height < self.hand[2] < t.kind.height:
+                along = np.clip((t.position[:2] - before[:2]) @ motion / length ** 2, 0, 1)
+                if np.linalg.norm(before[:2] + along * motion - t.position[:2]) < t.kind.radius + .01:
+                    t.axis = np.array([*(motion / length), 0])
+                    t.position = t.position + [0, 0, t.kind.radius]
+
+    def handle(self):
+        """(3,) where the drawer's handle is"""
+        return np.array([CABINET_X - self.opening - .015, self.drawer_y, .04])
+
+    # -- tasks ------------------------------------------------------------------------------------------------------
+
+    def near(self, a, b, gap=NEAR):
+        return np.linalg.norm((a.centre - b.centre)[:2]) < self._gap(a, b) + gap
+
+    def success(self):
+        """is the task done as things are now? (RT-1's skills, with our thresholds)"""
+        skill, a, b = self.task.skill, self.task.a, self.task.b
+        if skill == "pick":
+            return self.held is a and self.hand[2] > .09
+        if skill == "open":
+            return self.opening > .09 and self.held is None
+        if skill == "close":
+            return self.opening < .02 and self.held is None
+        return self.held is not a and bool({
+            "move near": lambda: self.near(a, b), "knock": lambda: not a.upright, "upright": lambda: a.upright,
+            "put into": lambda: a.inside is b,
+            "take out": lambda: a.inside is None}[skill]())
+
+    def info(self):
+        held = self.held.name if isinstance(self.held, Thing) else self.held
+        return {"success": bool(self.success()), "held": held, "skill": self.task.skill, "steps": self.steps}
+
+    # -- the expert -------------------------------------------------------------------------------------------------
+
+    def expert(self):
+        """
+        What to do now, from the state alone, whatever happened before: (8,) float. Because it has no memory, it recovers
+        from anything; that is what demonstrations with noise are to show.
+        """
+        skill, a, b = self.task.skill, self.task.a, self.task.b
+        if skill == "pick":
+            return self._lift(stop=True) if self.held is a else self._fetch(a)
+        if skill == "move near":
+            if self.held is a:
+                away = (a.centre - b.centre)[:2]
+                spot = b.centre[:2] + away / (np.linalg.norm(away) + 1e-6) * (self._gap(a, b) + .02)
+                return self._put_down(spot)
+            return self._lift(stop=True, gripper=1) if self.near(a, b, .05) else self._fetch(a)
+        if skill == "knock":
+            return self._lift(stop=True, gripper=0) if not a.upright else self._push(a)
+        if skill == "upright":
+            if self.held is a:
+                return self._turn_up(a)
+            return self._lift(stop=True, gripper=1) if a.upright else self._fetch(a)
+        if skill in ("open", "close"):
+            goal = DRAWER_LENGTH if skill == "open" else 0.0
+            if abs(self.opening - goal) < .015:
+                return self._lift(stop=True, gripper=1)
+            if self.held == "drawer":
+                return self._act(dx=self.opening - goal, gripper=0)
+            return self._fetch(self.handle())
+        if skill == "put into":
+            if self.held is a:
+                box = b.centre if isinstance(b, Thing) else np.array([CABINET_X - self.opening / 2, self.drawer_y, 0])
+                return self._put_down(box[:2], height=.07)
+            return self._lift(stop=True, gripper=1) if self.success() else self._fetch(a)
+        if skill == "take out":
+            if self.held is a:
+                return self._put_down(self._outside_spot())
+            return self._lift(stop=True, gripper=1) if self.success() else self._fetch(a)
+
+    def _act(self, dx=0., dy=0., dz=0., droll=0., dpitch=0., dyaw=0., gripper=1., terminate=0.):
+        move = [_level(d, STEP) for d in (dx, dy, dz)] + [_level(d, TURN) for d in (droll, dpitch, dyaw)]
+        return np.array([terminate, *move, gripper])
+
+    def _toward(self, point, gripper, turn=(0., 0., 0.)):
+        """
+        Travel high while far, come down when above; None when there. point (3,), turn = what is left of roll, pitch, yaw.
+        How high is left open: a rule that turned on a centimetre of height would be noise to whoever sees it in 64 pixels.
+        """
+        error = point - self.hand[:3]
+        if np.abs(error[:2]).max() >= .04:
+            error[2] = STEP * (self.hand[2] < HOVER)
+        there = np.abs(error[:2]).max() < .02 and abs(error[2]) < .02 and np.abs(turn).max() < .2
+        return None if there else self._act(*error, *turn, gripper=gripper)
+
+    def _fetch(self, what):
+        """take hold of a Thing, or of a point (3,)"""
+        if self.gripper < .5 or self.held is not None:      # whatever is in the hand is not wanted
+            return self._act(gripper=1)
+        turn = -self.hand[3:]
+        if isinstance(what, Thing) and what.kind.long:
+            turn[2] = np.clip(self.hand[5] + self._askew(what), -np.pi / 2, np.pi / 2) - self.hand[5]
+        point = what.centre if isinstance(what, Thing) else what
+        action = self._toward(np.maximum(point, [-1, -1, .03]), gripper=1, turn=turn)
+        return self._act(gripper=0) if action is None else action
+
+    def _put_down(self, xy, height=None):
+        """carry what is held to above xy, lower it, open the hand"""
+        low = self.held.kind.height / 2 if self.held.kind.tall and self.held.upright else .035
+        action = self._toward(np.array([*np.clip(xy, *REACH[:, :2]), low if height is None else height]), gripper=0)
+        return self._act(gripper=1) if action is None else action
+
+    def _lift(self, stop=False, gripper=0.):
+        """up to the height of travel, and there the end of the episode"""
+        if self.hand[2] < HOVER:
+            return self._act(dz=STEP, gripper=gripper)
+        return self._act(gripper=gripper, terminate=float(stop))
+
+    def _turn_up(self, a):
+        """lift, roll or pitch until upright, set down"""
+        if a.upright:
+            return self._put_down(self.hand[:2])
+        if self.hand[2] < HOVER:
+            return self._act(dz=STEP, gripper=0)
+        roll, pitch = np.arctan2(a.axis[1], a.axis[2]), -np.arctan2(a.axis[0], a.axis[2])
+        return self._act(droll=roll, gripper=0) if abs(a.axis[1]) > abs(a.axis[0]) else self._act(dpitch=pitch, gripper=0)
+
+    def _push(self, a):
+        """close the hand, go down on the thing's left, sweep to the right"""
+        if self.held is not None:
+            return self._act(gripper=1)
+        if self.gripper >= .5:                              # above everything, so that nothing gets between the fingers
+            return self._act(dz=STEP * (self.hand[2] < .12), gripper=0)
+        start = a.position + [0, .08, .6 * a.kind.height]
+        error = start - self.hand[:3]
+        if abs(error[0]) < .025 and abs(error[2]) < .025 and -.03 < error[1] < .10:
+            return self._act(dy=-STEP, gripper=0)
+        return self._toward(start, gripper=0, turn=-self.hand[3:])
+
+    def _outside_spot(self):
+        """where a thing goes that is taken out: before the drawer, or beside the bowl toward the middle of the table"""
+        b = self.task.b
+        if b == "drawer":
+            return np.array([CABINET_X - self.opening - .16, self.drawer_y])
+        return b.centre[:2] + [-.15 if b.centre[0] > 0 else .15, 0]
+
+    # -- what is seen -----------------------------------------------------------------------------------------------
+
+    def observe(self):
+        return {"image": self.render(), "instruction": self.task.instruction}
+
+    def render(self, size=None):
+        """the camera's picture, (size, size, 3) uint8"""
+        size, camera = size or self.size, self.camera
+        held = [t for t in self.things if self.held is not None and self.held in (t, t.inside)]
+        resting = [t for t in self.things if t not in held]
+        key = (size, self.style, self.opening, *((t.name, *t.position, *t.axis) for t in resting))
+        if self._still[0] != key:                           # only the hand moves most of the time: draw the rest once
+            pixels = draw.background(size, camera, self.style)
+            for card in self.cards:
+                draw.draw_card(pixels, camera, card.name, card.position)
+            if self.opening is not None:
+                draw.draw_drawer(pixels, camera, self.opening, self.drawer_y, part="back")
+                self._draw_things(pixels, [t for t in resting if t.inside == "drawer"])
+                draw.draw_drawer(pixels, camera, self.opening, self.drawer_y, part="front")
+            self._draw_things(pixels, [t for t in resting if t.inside != "drawer"])
+            self._still = (key, pixels)
+        pixels = self._still[1].copy()
+        hand = (camera, self.hand[:3], *self.hand[3:], self.gripper if not isinstance(self.held, Thing) else
+                min(1., 2 * self.held.kind.radius / .09))
+        draw.draw_gripper(pixels, *hand, part="back")
+        self._draw_things(pixels, held)
+        draw.draw_gripper(pixels, *hand, part="front")
+        return (np.clip(pixels, 0, 1) * 255 + .5).astype(np.uint8)
+
+    def _draw_things(self, pixels, things):
+        # the farther ones first; what lies in something after it
+        for t in sorted(things, key=lambda t: (isinstance(t.inside, Thing), -t.centre[0])):
+            draw.draw_thing(pixels, self.camera, t.noun, draw.COLORS.get(t.color), t.position, t.axis, t.yaw, shadow=t.inside is None)
+
+    def facts(self):
+        """
+        What a person could say about the picture, for questions about the robot's own view: a list of
+        {"name", "column", "row"} for every thing, and the hand's {"name": "gripper", "column", "row", "height" (cm), "held"}.
+        Columns and rows run from 0 to 1 of the picture.
+        """
+        points = np.array([t.centre for t in self.things] + [self.hand[:3]])
+        seen = self.camera.project(points)[:, :2].clip(0, .999)
+        facts = [{"name": t.name, "column": float(c), "row": float(r)} for t, (c, r) in zip(self.things, seen)]
+        held = self.held.name if isinstance(self.held, Thing) else self.held or "nothing"
+        return facts + [{"name": "gripper", "column": float(seen[-1, 0]), "row": float(seen[-1, 1]),
+                         "height": int(round(self.hand[2] * 100)), "held": held}]

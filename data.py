@@ -4,10 +4,10 @@ Where samples come from, and how a sample becomes numbers.
 Every sample, robot or web, is one picture and a few questions with answers. Packed, it is four aligned lists: the picture,
 the tokens behind it, the number of the question that each token belongs to, and whether it is a target of the loss.
 
-A robot sample (scheme "integer"; the action says: go on, 4 cm away and 2 cm to the left, down, gripper open):
+A robot sample (scheme "integer"; the action says: go on, 4 cm away, 4 cm to the left, 8 cm down, no turn, gripper open):
 
-    picture   64 x 64 x 3, then 16 picture tokens in the model
-    tokens    Q: what action should the robot take to pick apple ? A: | 0 191 159 0 127 127 127 255 <eos> | Q: where is ...
+    picture   64 x 64 x 3, which become 16 picture tokens in the model
+    tokens    Q: what action should the robot take to pick apple ? A: | 0 192 192 0 128 128 128 255 <eos> | Q: where is ...
     segment   1  1    1      1      1   1     1    1  1    1     1 1  | 1 1   1   1 1   1   1   1   1     | 2  2     2
     target    .  .    .      .      .   .     .    .  .    .     . .  | x x   x   x x   x   x   x   x     | .  .     .
 
@@ -31,11 +31,12 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+import draw
 import web
 from tokenizer import ActionTokenizer, Tokenizer, prompt
-from world import ACTION_HIGH, ACTION_LOW, INSTRUCTIONS, VOCABULARIES, World, draw
+from world import ACTION_HIGH, ACTION_LOW, INSTRUCTIONS, VOCABULARIES, World
 
-ROBOT_QUESTIONS = ("gripper", "height", "held", "locate", "locate", "locate", "what at")
+ROBOT_QUESTIONS = ("gripper", "height", "held", "locate", "way", "way", "way")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -44,18 +45,19 @@ ROBOT_QUESTIONS = ("gripper", "height", "held", "locate", "locate", "locate", "w
 def episodes(seeds, vocabulary, skills, size, noise=.006):
     """
     The stream of demonstrations: yields for every seed a list of steps {"picture", "action", "facts", "instruction", ...}.
-    Only successes are kept, as in the paper; every second one starts in disorder, and what is executed is noisy.
+    Only successes are kept, as in the paper. Every second one starts in disorder, four of ten have nothing on the table
+    but what the task needs, and what is executed is noisy.
     """
     world = World(vocabulary, skills, size, noise=noise)
     for seed in seeds:
-        obs, info = world.reset(seed, wild=seed % 2 == 1)
+        obs, info = world.reset(seed, wild=seed % 2 == 1, alone=seed % 10 < 4)
         steps, terminated, truncated, reward = [], False, False, 0
         while not (terminated or truncated):
             action, facts = world.expert(), world.facts()
             picture = obs["image"]
             obs, reward, terminated, truncated, info = world.step(action)
             steps.append({"picture": picture, "episode": seed, "instruction": obs["instruction"], "skill": info["skill"],
-                          "action": [round(float(a), 5) for a in action], "facts": facts})
+                          "action": [round(float(a), 7) for a in action], "facts": facts})
         if reward:
             yield steps
 
@@ -77,16 +79,16 @@ def _chunk(job):
 class Log:
     """
     A log on disk, made on first use. pictures (N, S, S, 3) uint8, memory-mapped; steps: N dicts.
-    stream: a function (seeds, **settings) -> iterator of episodes; n: how many seeds, from first_seed on.
+    stream: a function (seeds, **settings) -> iterator of episodes; n: how many seeds, from 0 on.
     """
 
-    def __init__(self, folder, stream, n, settings, first_seed=0, quiet=False):
+    def __init__(self, folder, stream, n, settings, quiet=False):
         here = Path(__file__).parent
         code = b"".join((here / f).read_bytes() for f in ("draw.py", "world.py", "web.py", "data.py"))
-        key = hashlib.sha256(code + json.dumps([stream.__name__, n, first_seed, settings]).encode()).hexdigest()[:12]
+        key = hashlib.sha256(code + json.dumps([stream.__name__, n, settings]).encode()).hexdigest()[:12]
         self.path = Path(folder) / f"{stream.__name__}-{key}"
         if not self.path.exists():
-            self._make(stream, n, first_seed, settings, quiet)
+            self._make(stream, n, settings, quiet)
         size = settings["size"]
         self.pictures = np.memmap(self.path / "pictures.u8", np.uint8, "r").reshape(-1, size, size, 3)
         with open(self.path / "steps.jsonl") as f:
@@ -94,12 +96,11 @@ class Log:
         if len(self.steps) != len(self.pictures):
             raise ValueError(f"{self.path}: {len(self.pictures)} pictures but {len(self.steps)} steps; delete the folder")
 
-    def _make(self, stream, n, first_seed, settings, quiet):
-        seeds = range(first_seed, first_seed + n)
-        jobs = [(stream, seeds[i:i + 50], settings) for i in range(0, n, 50)]
+    def _make(self, stream, n, settings, quiet):
+        jobs = [(stream, range(n)[i:i + 50], settings) for i in range(0, n, 50)]
         temporary = self.path.with_suffix(f".{os.getpid()}")
         temporary.mkdir(parents=True)
-        workers = min(len(jobs), os.cpu_count() or 1)
+        workers = min(len(jobs), len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())
         try:
             with multiprocessing.get_context("spawn").Pool(workers) as pool, tqdm(
                     total=n, desc=f"drawing {stream.__name__}", unit="", disable=quiet) as bar, \
@@ -124,18 +125,21 @@ class Log:
 class RobotData:
     """
     Demonstrations as questions: first what to do (the action), then a few questions about the same picture.
-    sample(rng) -> picture, list of (prompt ids, answer ids).
+    sample(rng) -> picture, list of (prompt ids, answer ids). Every 21st episode is not trained on: held_out=True has those.
     """
 
-    def __init__(self, log: Log, actions: ActionTokenizer, questions=ROBOT_QUESTIONS, text_len=64):
+    def __init__(self, log: Log, actions: ActionTokenizer, questions=ROBOT_QUESTIONS, text_len=64, held_out=False):
         self.log, self.questions, self.text_len = log, questions, text_len
+        self.index = [i for i, step in enumerate(log.steps) if (step["episode"] % 21 == 20) == held_out]
         self.tokenizer = actions.tokenizer
+        if not self.index:
+            raise ValueError(f"{len(log)} steps of {log.path} leave none {'held out' if held_out else 'to train on'}; raise robot_episodes")
         ids = actions.encode(np.array([step["action"] for step in log.steps]))
         self.actions = [[*row, self.tokenizer.eos] for row in ids.tolist()]
-        self.prompts = [_encode(self.tokenizer, prompt(step["instruction"])) for step in log.steps]
+        self.prompts = [self.tokenizer.encode(prompt(step["instruction"])) for step in log.steps]
 
     def sample(self, rng):
-        i = int(rng.integers(len(self.log)))
+        i = self.index[rng.integers(len(self.index))]
         first = [(self.prompts[i], self.actions[i])]
         return self.log.pictures[i], _fill(first, self.log.steps[i]["facts"], self.questions, self.text_len, self.tokenizer, rng)
 
@@ -151,17 +155,6 @@ class WebData:
         return self.log.pictures[i], _fill([], self.log.steps[i]["facts"], self.questions, self.text_len, self.tokenizer, rng)
 
 
-_ids = {}
-
-
-def _encode(tokenizer, text):
-    """encode, remembering: the world has some thousand different questions"""
-    key = (id(tokenizer), text)
-    if key not in _ids:
-        _ids[key] = tokenizer.encode(text)
-    return _ids[key]
-
-
 def _fill(questions, facts, kinds, text_len, tokenizer, rng):
     """add different questions of random kinds about the picture until the text is full"""
     asked, length = set(), sum(len(p) + len(a) for p, a in questions)
@@ -169,7 +162,7 @@ def _fill(questions, facts, kinds, text_len, tokenizer, rng):
         question = web.ask(facts, kinds[rng.integers(len(kinds))], rng)
         if question is None or question in asked:
             continue
-        p, a = _encode(tokenizer, question[0]), [*_encode(tokenizer, question[1]), tokenizer.eos]
+        p, a = tokenizer.encode(question[0]), [*tokenizer.encode(question[1]), tokenizer.eos]
         if length + len(p) + len(a) > text_len:
             break
         asked.add(question)
@@ -198,19 +191,19 @@ class Mix(torch.utils.data.Dataset):
     """
     The co-training mix: item number `step` is the whole batch of that step, fixed by (seed, step, rank) alone, so that a
     resumed run goes on with the very samples that an uninterrupted one would see. robot_fraction: the share of robot
-    samples in every batch (paper: about 0.5 for PaLI-X, 0.66 for PaLM-E); a function of the step, for stages.
+    samples in every batch (paper: about 0.5 for PaLI-X, 0.66 for PaLM-E), once the first `pretrain` steps are over.
     """
 
-    def __init__(self, robot, web, batch_size, robot_fraction, text_len, seed=0, rank=0):
+    def __init__(self, robot, web, batch_size, robot_fraction, text_len, pretrain=0, seed=0, rank=0):
         self.robot, self.web, self.batch_size, self.text_len = robot, web, batch_size, text_len
-        self.robot_fraction, self.seed, self.rank = robot_fraction, seed, rank
+        self.robot_fraction, self.pretrain, self.seed, self.rank = robot_fraction, pretrain, seed, rank
 
     def __len__(self):
         return 2 ** 62
 
     def __getitem__(self, step):
         rng = np.random.default_rng([self.seed, step, self.rank])
-        n_robot = round(self.batch_size * self.robot_fraction(step))
+        n_robot = round(self.batch_size * self.robot_fraction) if step >= self.pretrain else 0
         samples = [(self.robot if i < n_robot else self.web).sample(rng) for i in range(self.batch_size)]
         tokens, segment, target = zip(*(pack(questions, self.text_len) for _, questions in samples))
         return {"images": torch.from_numpy(np.stack([picture for picture, _ in samples])),
@@ -229,13 +222,13 @@ def corpus(vocabulary: str, n: int = 4000):
     for _ in range(n):
         a, b = rng.choice(names["robot"], 2)
         yield prompt(INSTRUCTIONS[str(rng.choice(list(INSTRUCTIONS)))].format(a=a, b=b))
-        facts = [{"name": str(name), "column": rng.random(), "row": rng.random(), "category": web.KINDS[name.split()[-1]].category}
+        facts = [{"name": str(name), "column": rng.random(), "row": rng.random(), "x": rng.uniform(-.2, .2), "y": rng.uniform(-.2, .2), "category": web.KINDS[name.split()[-1]].category}
                  for name in rng.choice(everything, 3, replace=False)]
         if vocabulary == "full":
             facts += [{"name": str(rng.choice(list(draw.CARDS))), "column": .5, "row": .5, "card": True},
                       {"name": f"person with {rng.choice(web.FACES['hair'])} hair", "column": .2, "row": .5,
                        "face": {w: bool(rng.random() < .5) for w in web.FACES["wears"]}}]
-        facts += [{"name": "gripper", "column": .3, "row": .3, "height": 9, "held": "nothing"}]
+        facts += [{"name": "gripper", "column": .3, "row": .3, "x": 0, "y": 0, "height": 9, "held": "nothing"}]
         for kind in web.QUESTIONS:
             question = web.ask(facts, kind, rng)
             if question:

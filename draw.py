@@ -16,7 +16,7 @@ import numpy as np
 COLORS = dict(red=(.85, .13, .15), green=(.15, .62, .25), blue=(.13, .36, .85), yellow=(.98, .82, .12),
               purple=(.52, .22, .70), white=(.97, .97, .96), brown=(.48, .28, .13), black=(.09, .09, .11))
 INK, LEAF, WOOD = (.12, .13, .17), (.25, .62, .20), (.66, .43, .22)
-STEEL, IRON, PINK = (.52, .56, .62), (.25, .26, .31), (1., .05, .62)
+STEEL, IRON, PINK, CYAN = (.52, .56, .62), (.25, .26, .31), (1., .05, .62), (.10, .95, 1.)
 SUN = np.array((-.25, .55, .80))  # the light comes from the upper left
 
 
@@ -31,7 +31,7 @@ class Camera:
     """A perspective camera in front of the table. tilt: degrees above the horizon (90 looks straight down);
     distance: metres to target; width: how many metres across the picture shows at target."""
 
-    def __init__(self, tilt=55.0, distance=1.2, width=0.52, target=(.02, 0, .06)):
+    def __init__(self, tilt=65.0, distance=1.2, width=0.50, target=(.01, 0, .06)):
         c, s = cos(radians(tilt)), sin(radians(tilt))
         self.target, self.distance, self.zoom = np.array(target, float), distance, distance / width
         self.axes = np.array(((0, -1, 0), (s, 0, c), (c, 0, -s)), float).T  # columns: right, up, forward
@@ -631,19 +631,20 @@ def rotation(roll, pitch, yaw):
                      (cy * sp * cr + sy * sr, sy * sp * cr - cy * sr, cp * cr)))
 
 
-def draw_gripper(pixels, camera, position, roll, pitch, yaw, opening, part="both"):
+def draw_gripper(pixels, camera, position, roll, pitch, yaw, opening, touch=False, part="both"):
     """The hand. position (3,): the point between the finger tips; opening 1 (9 cm apart) .. 0 (closed);
-    part: "back" before what it holds is drawn, "front" after, or "both". The cross marks the table below."""
+    touch: its tips feel something between them, and light up; part: "back" before what it holds is drawn, "front"
+    after, or "both". The cross marks the table below."""
     position = np.asarray(position, float)
     if part != "front":
-        cross = ((-.022, 0, 0), (.022, 0, 0), (0, 0, 0), (0, -.022, 0), (0, .022, 0), (0, 0, 0), (0, 0, position[2]))
-        stroke(pixels, camera.project(position * (1, 1, 0) + cross)[:, :2], .009, PINK, alpha=.8)
+        cross = ((-.03, 0, 0), (.03, 0, 0), (0, 0, 0), (0, -.03, 0), (0, .03, 0), (0, 0, 0), (0, 0, position[2]))
+        stroke(pixels, camera.project(position * (1, 1, 0) + cross)[:, :2], .018, PINK)
     pen = Pen(pixels, camera, position, rotation(roll, pitch, yaw))
     gap = .011 + .045 * opening
     # middle, size, color
     pieces = [((0, 0, .134), (.034, .034, .05), STEEL), ((0, 0, .100), (.040, .13, .026), IRON)]
     for y in (-gap, gap):
-        pieces += [((0, y, .060), (.020, .014, .064), IRON), ((0, y, .018), (.022, .016, .038), PINK)]
+        pieces += [((0, y, .060), (.020, .014, .064), IRON), ((0, y, .018), (.022, .016, .038), CYAN if touch else PINK)]
     middles, sizes = np.array([p[0] for p in pieces]), np.array([p[1] for p in pieces])
     corners = pen.see((CORNERS * sizes[:, None] + middles[:, None]).reshape(-1, 3)).reshape(-1, 8, 3)
     # nearer to the eye than the point between the tips: in front of what is held

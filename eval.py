@@ -25,7 +25,7 @@ import train
 import web
 from model import VLA, ModelConfig
 from tokenizer import ActionTokenizer, prompt
-from world import ACTION_HIGH, ACTION_LOW, INSTRUCTIONS, MAX_STEPS, VOCABULARIES, World, draw
+from world import ACTION_HIGH, ACTION_LOW, INSTRUCTIONS, KINDS, VOCABULARIES, World, draw
 
 BLANK = "Q: what action should the robot take? A:"
 TRIAL_SEED, WEB_SEED = 1_000_000, 2_000_000                 # scenes and pictures that no training run has seen
@@ -35,11 +35,12 @@ TRIAL_SEED, WEB_SEED = 1_000_000, 2_000_000                 # scenes and picture
 
 class Policy:
     """
-    A trained model as a controller. It has no memory (one picture, one action; RT-2 has none either), so reset() does
-    nothing; it is there because every policy loop calls it.
+    A trained model as a controller. It has no memory: one picture, one action (RT-2 has none either). Actions are drawn
+    from the model's distribution, sharpened by temperature (the paper does not say how it does): a policy that always takes
+    the likeliest action and finds that it changes nothing would do so for ever. reset() begins the draws anew.
     """
 
-    def __init__(self, checkpoint, device="auto", dtype="float32"):
+    def __init__(self, checkpoint, device="auto", dtype="float32", temperature=0.5, seed=0):
         self.device = train.pick_device(device)
         state = train.load(checkpoint, self.device)
         self.config, self.actions = state["config"], ActionTokenizer.from_state(state["actions"])
@@ -47,10 +48,12 @@ class Policy:
         self.model = VLA(ModelConfig(**state["model_config"])).to(self.device).eval()
         self.model.load_state_dict(state["model"])
         self.allowed = torch.from_numpy(self.actions.allowed)
-        self.dtype, self.cache = dtype, True
+        self.dtype, self.cache, self.temperature, self.seed = dtype, True, temperature, seed
+        self.generator = torch.Generator(self.device)
+        self.reset()
 
     def reset(self):
-        pass
+        self.generator.manual_seed(self.seed)
 
     def act(self, image, instruction: str):
         """image (H, W, 3) uint8 of any size, instruction -> action (8,) float32 in metres, radians, 0..1"""
@@ -58,7 +61,7 @@ class Policy:
 
     def act_batch(self, images, prompts):
         """B images, B prompts -> actions (B, 8)"""
-        ids = self._generate(images, prompts, len(self.actions.names), self.allowed)
+        ids = self._generate(images, prompts, len(self.actions.names), self.allowed, temperature=self.temperature)
         return self.actions.decode(ids)
 
     def answer(self, images, questions, n_new=12):
@@ -66,10 +69,11 @@ class Policy:
         ids = self._generate(images, questions, n_new, eos=self.tokenizer.eos)
         return [self.tokenizer.decode(row[row != self.tokenizer.eos]) for row in ids]
 
-    def _generate(self, images, prompts, n_new, allowed=None, eos=None):
+    def _generate(self, images, prompts, n_new, allowed=None, eos=None, temperature=0.0):
         images = torch.from_numpy(np.stack([self._fit(image) for image in images])).to(self.device)
         with train.autocast(self.device, self.dtype):
-            return self.model.generate(images, [self.tokenizer.encode(p) for p in prompts], n_new, allowed, eos, self.cache).cpu().numpy()
+            return self.model.generate(images, [self.tokenizer.encode(p) for p in prompts], n_new, allowed, eos, self.cache,
+                                       temperature, self.generator).cpu().numpy()
 
     def _fit(self, image):
         image, size = np.asarray(image), self.model.config.image_size
@@ -192,6 +196,7 @@ def evaluate(policy, trials=200, quiet=False):
             if name in ("expert", "random"):                # they do not look, so nothing need be drawn
                 for w in worlds:
                     w.observe = dict
+            policy.reset()
             results = rollouts(worlds, act)
             k = sum(r["success"] for r in results)
             rows.append({"suite": title, "policy": name, "success": k, "n": trials, "interval": wilson(k, trials),
@@ -260,6 +265,7 @@ def film(policy, folder, n=8, size=160):
         skill, targets = suites[i % len(suites)]
         worlds += make_worlds(policy.config, 1, skill, targets, seed=TRIAL_SEED + i)
     frames = [[] for _ in worlds]
+    policy.reset()
     results = rollouts(worlds, follow(policy), frames)
     for world, list_ in zip(worlds, frames):
         list_.append(world.render(224))
@@ -282,13 +288,39 @@ def film(policy, folder, n=8, size=160):
         sheet = Image.new("RGB", (columns * size, -(-n // columns) * (size + 28)), "white")
         for i in range(n):
             sheet.paste(tile(i, t), (i % columns * size, i // columns * (size + 28)))
-        film_.append(sheet.quantize(64, dither=Image.Dither.NONE))
+        film_.append(sheet.quantize(128, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE))
     film_[0].save(Path(folder) / "rollouts.gif", save_all=True, append_images=film_[1:], duration=300, loop=0)
     strip = Image.new("RGB", (6 * size, n * (size + 28)), "white")
     for i in range(n):
         for k, t in enumerate(np.linspace(0, len(frames[i]) - 1, 6).round().astype(int)):
             strip.paste(tile(i, int(t)), (k * size, i * (size + 28)))
     strip.save(Path(folder) / "rollouts.png")
+
+
+def contact_sheet(path, size=112):
+    """everything there is: the skills' first scenes, then each thing, card and face by itself"""
+    close = draw.Camera(width=.2, target=(0, 0, .04))
+    empty = draw.background(size, close)
+
+    def alone(paint, *args, **kwargs):
+        pixels = empty.copy()
+        paint(pixels, close, *args, position=np.zeros(3), **kwargs)
+        return (pixels.clip(0, 1) * 255 + .5).astype(np.uint8)
+
+    scenes = []
+    for i, skill in enumerate(INSTRUCTIONS):
+        world = World("full", size=2 * size)
+        world.reset(i, skill)
+        for _ in range(6):
+            world.step(world.expert())
+        scenes.append(world.render())
+    colors = list(draw.COLORS.values())
+    tiles = [alone(draw.draw_thing, noun, colors[i % 5] if KINDS[noun].colored else None, yaw=.5) for i, noun in enumerate(KINDS)]
+    tiles += [alone(draw.draw_card, name) for name in draw.CARDS]
+    tiles += [alone(draw.draw_face, dict(hair=hair, glasses=i % 2 == 0, hat=i == 3, beard=i in (1, 4))) for i, hair in enumerate(draw.HAIR)]
+    tiles += [np.full_like(tiles[0], 255)] * (-len(tiles) % 16)
+    rows = [np.concatenate(scenes[i:i + 8], 1) for i in range(0, 8, 8)] + [np.concatenate(tiles[i:i + 16], 1) for i in range(0, len(tiles), 16)]
+    Image.fromarray(np.concatenate(rows)).save(path, optimize=True)
 
 
 def report(checkpoint, trials=200, as_json=False, pictures=True, device="auto"):
@@ -309,8 +341,11 @@ def main():
     parser.add_argument("--device", default="auto")
     parser.add_argument("--json", action="store_true", help="print results.json instead of the table")
     parser.add_argument("--pictures", action=argparse.BooleanOptionalAction, default=True, help="write rollouts.gif and rollouts.png")
+    parser.add_argument("--contact_sheet", default="", metavar="FILE", help="only draw a picture of all there is in the world")
     args = parser.parse_args()
     try:
+        if args.contact_sheet:
+            return contact_sheet(args.contact_sheet)
         report(args.checkpoint, args.trials, args.json, args.pictures, args.device)
     except ValueError as e:
         sys.exit(f"error: {e}")

@@ -32,7 +32,7 @@ class ModelConfig:
     n_layer: int = 3
     n_head: int = 4
     n_embd: int = 96
-    max_text: int = 64          # the longest single question with its answer, in tokens
+    max_text: int = 64          # tokens of text behind a picture
     attention: str = "prefix"   # prompts see themselves both ways (PaLI-X-like) or "causal" (PaLM-E-like)
 
     def __post_init__(self):
@@ -78,6 +78,16 @@ def attention_mask(segment, causal):
 # ---------------------------------------------------------------------------------------------------------------------
 # the transformer
 
+def attend(q, k, v, bias=None, fused=False):
+    """softmax(q k' / sqrt(D) + bias) v; q (B, H, T, D), k and v (B, H, T', D), bias (B, 1, T, T'): 0 to see, -inf not to"""
+    if fused:
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=None if bias is None else bias.to(q.dtype))
+    # on a CPU the backward pass of the fused kernel is twice as slow as these three lines
+    att = (q * q.size(-1) ** -0.5) @ k.transpose(-2, -1)                                         # (B, H, T, T')
+    att = att if bias is None else att + bias
+    return F.softmax(att, dim=-1).to(v.dtype) @ v                                                # (B, H, T, D)
+
+
 class Attention(nn.Module):
     def __init__(self, n_embd, n_head):
         super().__init__()
@@ -90,12 +100,7 @@ class Attention(nn.Module):
         q, k, v = self.c_attn(x).view(B, T, 3, self.n_head, C // self.n_head).permute(2, 0, 3, 1, 4)   # 3 x (B, H, T, D)
         if cache is not None:
             k, v = cache.append(k, v)                                                            # (B, H, T so far, D)
-        if x.is_cuda:
-            y = F.scaled_dot_product_attention(q, k, v, attn_mask=None if bias is None else bias.to(q.dtype))
-        else:  # on a CPU the backward pass of the fused kernel is twice as slow as these three lines
-            att = (q * q.size(-1) ** -0.5) @ k.transpose(-2, -1)                                 # (B, H, T, T)
-            att = att if bias is None else att + bias
-            y = F.softmax(att, dim=-1).to(v.dtype) @ v                                           # (B, H, T, D)
+        y = attend(q, k, v, bias, fused=x.is_cuda)                                               # (B, H, T, D)
         return self.c_proj(y.transpose(1, 2).reshape(B, T, C))
 
 
@@ -106,7 +111,7 @@ class MLP(nn.Module):
         self.c_proj = nn.Linear(4 * n_embd, n_embd)
 
     def forward(self, x):
-        return self.c_proj(F.gelu(self.c_fc(x), approximate="tanh"))
+        return self.c_proj(F.gelu(self.c_fc(x)))
 
 
 class Block(nn.Module):
@@ -215,13 +220,13 @@ class VLA(nn.Module):
     def embed(self, images, tokens, segment, target):
         """picture and text as one sequence: x (B, n_image + T, C) and the attention bias (B, 1, n_image + T, n_image + T)"""
         (B, T), N = tokens.shape, self.config.n_image
+        if T > self.config.max_text:
+            raise ValueError(f"{T} tokens of text do not fit max_text = {self.config.max_text}")
         # every question counts its positions from its own first token, as if it stood alone behind the picture
         index = torch.arange(T, device=tokens.device).expand(B, T)
         first = torch.cat((torch.ones_like(segment[:, :1], dtype=torch.bool), segment[:, 1:] != segment[:, :-1]), 1)
         start = torch.where(first, index, 0).cummax(1).values
         position = (index - start).masked_fill(segment < 0, 0)                                   # (B, T)
-        if position.max() >= self.config.max_text:
-            raise ValueError(f"a question of {int(position.max()) + 1} tokens does not fit max_text = {self.config.max_text}")
         picture = self.look(images) + self.wpe.weight[:N]                                        # (B, N, C)
         text = self.wte(tokens) + self.wpe(N + position)                                         # (B, T, C)
         x = torch.cat((picture.to(text.dtype), text), dim=1)                                     # (B, N + T, C)
@@ -244,10 +249,11 @@ class VLA(nn.Module):
     # -- generation -------------------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def generate(self, images, prompts, n_new, allowed=None, eos=None, cache=True):
+    def generate(self, images, prompts, n_new, allowed=None, eos=None, cache=True, temperature=0.0, generator=None):
         """
-        Greedy decoding. images (B, S, S, 3) uint8; prompts: B lists of token ids; allowed (n_new, n_vocab) bool: the tokens
-        valid in each slot (None: all). Stops early when every row has said eos. Returns (B, n_new) int64, eos after the end.
+        images (B, S, S, 3) uint8; prompts: B lists of token ids; allowed (n_new, n_vocab) bool: the tokens valid in each slot
+        (None: all). temperature 0 takes the likeliest token, else tokens are drawn, by generator (a torch.Generator of the
+        images' device). Stops early when every row has said eos. Returns (B, n_new) int64, eos after the end.
         With cache=False every step reads the whole sequence again: slower, the same tokens.
 
         Prompts of different length are padded on the right, and nobody sees the padding:
@@ -285,7 +291,10 @@ class VLA(nn.Module):
             logits = self.logits(last)
             if allowed is not None:
                 logits = logits.masked_fill(~allowed[t].to(device), -torch.inf)
-            choice = logits.argmax(-1)
+            if temperature:
+                choice = torch.multinomial(F.softmax(logits / temperature, dim=-1), 1, generator=generator)[:, 0]
+            else:
+                choice = logits.argmax(-1)
             if eos is not None:
                 choice = torch.where(done, eos, choice)
                 done |= choice == eos

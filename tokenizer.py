@@ -12,10 +12,9 @@ hand move" are the same question, with the same softmax and the same loss. this 
 the vocabulary, in the order of the ids:
 
     0 .. 255        the 256 bytes, so that no text is ever unknown
-    256 .. 1255     the integers " 0" .. " 999" with their space: the token of " i" is 256 + i
-    1256 .. 2245    the integers "10" .. "999" bare ("0" .. "9" are bytes already)
-    2246, 2247      "Q:" and " A:", the frame of a prompt
-    2248 ..         what BPE merged from the corpus, the most frequent pair first
+    256 .. 1255     the integers " 0" .. " 999" with the space before them: the token of " i" is 256 + i
+    1256, 1257      "Q:" and " A:", the frame of a prompt
+    1258 ..         what BPE merged from the corpus, the most frequent pair first
     the last one    <eos>, which no text can encode to
 
 an action is eight numbers. each is cut into 256 uniform bins between its bounds, and the number of the bin
@@ -63,7 +62,7 @@ PATTERN = (r" ?[QA]:"                                         # the frame of a p
            r"|[ \t\r\n]+")
 EOS = "<eos>"
 BYTES = [bytes([i]) for i in range(256)]
-INTEGERS = [b" %d" % i for i in range(1000)] + [b"%d" % i for i in range(10, 1000)]
+INTEGERS = [b" %d" % i for i in range(1000)]
 FRAME = [b"Q:", b" A:"]
 FIXED = BYTES + INTEGERS + FRAME
 

@@ -12,7 +12,7 @@ the same integer words that the arm's bins use: seeing and acting share their vo
 import numpy as np
 
 import draw
-from world import COLORS, KINDS
+from world import COLORS, KINDS, STEP, level
 
 GRID = 32
 FACES = {"hair": ("black", "brown", "blond", "white", "red"), "wears": ("glasses", "hat", "beard")}
@@ -73,10 +73,11 @@ def draw_picture(rng, size, names, cards=(), faces=False):
     One picture: one thing (40 %) or two to four, of the given names, cards and faces, before a random background, from
     a random camera, with colours that vary. Returns pixels (size, size, 3) uint8 and the list of facts.
     """
-    camera = draw.Camera(tilt=rng.uniform(40, 75), width=rng.uniform(.42, .66))
-    style = draw.Style(table=tuple(rng.uniform(.35, .95, 3)), floor=tuple(rng.uniform(.2, .9, 3)),
-                       texture=str(rng.choice(["plain", "wood", "stripes", "checks", "speckles", "cloth"])),
-                       light=float(rng.uniform(.8, 1.15)))
+    camera = draw.Camera(tilt=rng.uniform(45, 80), width=rng.uniform(.42, .66))
+    style = draw.Style(light=float(rng.uniform(.8, 1.15)))
+    if rng.random() < 0.75:                                 # else a plain table: there are such photos, too
+        style = draw.Style(table=tuple(rng.uniform(.35, .95, 3)), floor=tuple(rng.uniform(.2, .9, 3)), light=style.light,
+                           texture=str(rng.choice(["plain", "wood", "stripes", "checks", "speckles", "cloth"])))
     pixels = draw.background(size, camera, style)
     n = 1 if rng.random() < 0.4 else int(rng.integers(2, 5))
     pools = [p for p in (names, cards, FACES["hair"] if faces else ()) if len(p)]
@@ -211,6 +212,19 @@ def _foreign(language):
     return foreign
 
 
+def way(facts, rng):
+    """
+    The step that leads from one thing toward another, dx and dy in the arm's own words: away and left are above 128.
+    Of the robot's picture, the step from the gripper. A spatial relation, answered as the arm would answer it.
+    """
+    if len(facts) < 2:
+        return None
+    b, a = _hand(facts), _one([f for f in facts if f["name"] != "gripper"], rng)
+    b = b or _one([f for f in facts if f is not a], rng)
+    words = [min(255, int((level(a[k] - b[k], STEP) / STEP + 1) * 128)) for k in ("x", "y")]
+    return f"which way is the {a['name']} from the {b['name']}?", f" {words[0]} {words[1]}"
+
+
 # questions about the robot's own picture, beside those above (the paper's Language-Table runs have such, appendix B)
 
 def _hand(facts):
@@ -232,7 +246,7 @@ def held(facts, rng):
     return f and ("what does the gripper hold?", f" {f['held']}")
 
 
-QUESTIONS = {"locate": locate, "what at": what_at, "caption": caption, "relation": relation, "color": color,
+QUESTIONS = {"locate": locate, "what at": what_at, "caption": caption, "relation": relation, "way": way, "color": color,
              "category": category, "kind of": kind_of, "face": face, "sums": sums, "sum at": sum_at, "smallest": smallest,
              "spanish": _foreign("es"), "french": _foreign("fr"), "german": _foreign("de"),
              "gripper": gripper, "height": height, "held": held}

@@ -64,7 +64,8 @@ def _names(nouns):
 # the two vocabularies: what robot instructions may name, and what only web pictures show and name
 VOCABULARIES = {
     "full": {"robot": tuple(n for n in _names(ROBOT_NOUNS) if n not in UNSEEN_PAIRS), "web": _names(WEB_NOUNS)},
-    "small": {"robot": ("apple", "orange", "sponge", "blue can", "green cup", "purple block", "brown bag", "white bottle"),
+    "small": {"robot": ("apple", "orange", "sponge", "red can", "blue can", "green cup", "yellow cup", "purple block", "brown bag",
+                        "white bottle"),
               "web": ("strawberry", "pear", "duck", "ball", "mushroom")},
 }
 INSTRUCTIONS = {
@@ -83,7 +84,7 @@ ACTION_LOW = np.array([0, -STEP, -STEP, -STEP, -TURN, -TURN, -TURN, 0])
 ACTION_HIGH = np.array([1, STEP, STEP, STEP, TURN, TURN, TURN, 1])
 REACH = np.array([[-.20, -.20, .02], [.20, .20, .20]])      # where the point between the finger tips may go
 HOVER = 0.10                                                # the hand travels above this height; one lift takes it there
-NEAR = 0.07                                                 # "near": at most this gap between two things
+NEAR = 0.09                                                 # "near": at most this gap between two things
 CABINET_X, DRAWER_LENGTH = 0.17, 0.12
 MAX_STEPS = 40
 
@@ -126,13 +127,13 @@ def _rotation(roll, pitch, yaw):
                      [-B, b * A, b * a]])                   # Rz(yaw) Ry(pitch) Rx(roll)
 
 
-def _level(error, largest):
+def level(error, largest):
     """
-    The expert's steps have seven sizes an axis: none, a quarter, a half and all of the largest. Far away only the direction
-    counts, and close by a finer choice than a pixel would be noise to whoever learns from it.
-    Example: _level(0.05, 0.08) -> 0.04, _level(-0.3, 0.08) -> -0.08, _level(0.009, 0.08) -> 0.0
+    The expert's steps have five sizes an axis: none, and a half and all of the largest, either way. Far away only the
+    direction counts, and close by a finer choice than a pixel or two would be noise to whoever learns from it.
+    Example: level(0.05, 0.08) -> 0.04, level(-0.3, 0.08) -> -0.08, level(0.019, 0.08) -> 0.0
     """
-    size = np.array([0, .25, .5, 1]) * largest
+    size = np.array([0, .5, 1]) * largest
     return np.sign(error) * size[np.abs(size - np.abs(error)).argmin()]
 
 
@@ -140,7 +141,7 @@ def _level(error, largest):
 
 class World:
     """
-    vocabulary: "small" or "full"; skills: which of SKILLS reset() draws from; size: pixels a side of the picture;
+    vocabulary: "small" or "full"; skills: which of SKILLS reset() draws from; size: pixels a side of the picture, 0 for none;
     style, camera: how it looks (draw.Style, draw.Camera); noise: metres of disturbance in every executed movement,
     with rare larger bumps and drops, so that demonstrations show recoveries.
     """
@@ -153,20 +154,21 @@ class World:
             raise ValueError(f"unknown vocabulary {vocabulary!r}; there are: {', '.join(VOCABULARIES)}")
         self.names, self.skills, self.size, self.noise = VOCABULARIES[vocabulary], tuple(skills), size, noise
         self.style, self.camera = style or draw.Style(), camera or draw.Camera()
-        self._still = (None, None)
 
     # -- scenes -----------------------------------------------------------------------------------------------------
 
-    def reset(self, seed, skill=None, targets="robot", wild=False):
+    def reset(self, seed, skill=None, targets="robot", wild=False, alone=False):
         """
         A scene and a task, fixed by the arguments alone. targets: "robot" for things that demonstrations name, "web" for
         things that only the web names (one more of those stands among the others, so that odd-one-out is no answer).
-        wild: the hand may start anywhere, closed, or holding something - used for a part of the demonstrations.
+        Both of these serve demonstrations: wild, the hand may start anywhere, closed, or holding something; alone, nothing
+        stands on the table but what the task needs.
         """
         self.rng = rng = np.random.default_rng(seed)
+        self._still = (None, None)
         skill = skill or self.skills[rng.integers(len(self.skills))]
         for _ in range(1000):                               # draw again until everything has its room
-            if self._draw_scene(rng, skill, targets):
+            if self._draw_scene(rng, skill, targets, alone):
                 break
         else:
             raise RuntimeError(f"no room on the table for {skill!r} with seed {seed}")
@@ -180,7 +182,7 @@ class World:
                 self._take(free[rng.integers(len(free))])
         return self.observe(), self.info()
 
-    def _draw_scene(self, rng, skill, targets):
+    def _draw_scene(self, rng, skill, targets, alone):
         self.things, self.cards = [], []
         self.opening, self.drawer_y, b = None, float(rng.uniform(-.08, .08)), None
         into = skill in ("put into", "take out")
@@ -207,7 +209,7 @@ class World:
             b = "drawer" if in_drawer else choose(lambda k: k.container)
         if targets == "web":
             choose(pool="web")
-        for _ in range(rng.integers(2, 5) - len(self.things)):
+        for _ in range(0 if alone else rng.integers(2, 5) - len(self.things)):
             choose()
         for t in self.things:
             if skill == "upright" and t is a:               # lies sideways or away
@@ -216,7 +218,7 @@ class World:
             if not placed:
                 return False
         self.task = Task(skill, a, b, self._say(skill, a, b))
-        if skill == "move near" and np.linalg.norm((a.centre - b.centre)[:2]) < self._gap(a, b) + NEAR + .03:
+        if skill == "move near" and np.linalg.norm((a.centre - b.centre)[:2]) < self._gap(a, b) + NEAR + .06:
             return False
         if skill == "take out":
             self._put_inside(a, b)
@@ -269,8 +271,8 @@ class World:
         self.hand += action[1:7]
         if self.noise and np.abs(action[1:4]).max() > 0:    # what is executed is not quite what was asked for
             self.hand[:3] += self.rng.normal(0, self.noise, 3)
-            if self.rng.random() < 0.04:
-                self.hand[:3] += self.rng.uniform(-.05, .05, 3)
+            if self.rng.random() < 0.08:
+                self.hand[:3] += self.rng.uniform(-.08, .08, 3)
         self.hand[:3] = np.clip(self.hand[:3], *REACH)
         self.hand[3:] = np.clip(self.hand[3:], -np.pi / 2, np.pi / 2)
         closed, self.gripper = self.gripper < 0.5, float(action[7])
@@ -308,16 +310,16 @@ class World:
         return thing.position - old
 
     def _grasp(self):
-        """close around whatever is between the fingers: within 3 cm, at its height, and along it if it is long"""
+        """close around whatever is between the open fingers (9 cm apart): at its height, and along it if it is long"""
         def fits(thing):
             d = thing.centre - self.hand[:3]
-            return np.linalg.norm(d[:2]) < .032 and abs(d[2]) < .04 and (not thing.kind.long or abs(self._askew(thing)) < np.pi / 7)
+            return np.linalg.norm(d[:2]) < .045 and abs(d[2]) < .045 and (not thing.kind.long or abs(self._askew(thing)) < np.pi / 7)
         near = sorted((t for t in self.things if fits(t)), key=lambda t: np.linalg.norm(t.centre - self.hand[:3]))
         # what lies in a bowl is nearer to the hand than the bowl around it
         near = [t for t in near if t.inside] or near
         if near:
             self._take(near[0])
-        elif self.opening is not None and np.linalg.norm((self.handle() - self.hand[:3])[:2]) < .032 and self.hand[2] < .08:
+        elif self.opening is not None and np.linalg.norm((self.handle() - self.hand[:3])[:2]) < .045 and self.hand[2] < .08:
             self.held = "drawer"
 
     def _askew(self, thing):
@@ -405,9 +407,7 @@ class World:
             return self._lift(stop=True) if self.held is a else self._fetch(a)
         if skill == "move near":
             if self.held is a:
-                away = (a.centre - b.centre)[:2]
-                spot = b.centre[:2] + away / (np.linalg.norm(away) + 1e-6) * (self._gap(a, b) + .02)
-                return self._put_down(spot)
+                return self._put_down(self._beside(a, b))
             return self._lift(stop=True, gripper=1) if self.near(a, b, .05) else self._fetch(a)
         if skill == "knock":
             return self._lift(stop=True, gripper=0) if not a.upright else self._push(a)
@@ -420,7 +420,8 @@ class World:
             if abs(self.opening - goal) < .015:
                 return self._lift(stop=True, gripper=1)
             if self.held == "drawer":
-                return self._act(dx=self.opening - goal, gripper=0)
+                left = self.opening - goal                  # at least a small pull, whatever is left
+                return self._act(dx=np.copysign(max(abs(left), STEP / 2), left), gripper=0)
             return self._fetch(self.handle())
         if skill == "put into":
             if self.held is a:
@@ -433,7 +434,7 @@ class World:
             return self._lift(stop=True, gripper=1) if self.success() else self._fetch(a)
 
     def _act(self, dx=0., dy=0., dz=0., droll=0., dpitch=0., dyaw=0., gripper=1., terminate=0.):
-        move = [_level(d, STEP) for d in (dx, dy, dz)] + [_level(d, TURN) for d in (droll, dpitch, dyaw)]
+        move = [level(d, STEP) for d in (dx, dy, dz)] + [level(d, TURN) for d in (droll, dpitch, dyaw)]
         return np.array([terminate, *move, gripper])
 
     def _toward(self, point, gripper, turn=(0., 0., 0.)):
@@ -444,8 +445,8 @@ class World:
         error = point - self.hand[:3]
         if np.abs(error[:2]).max() >= .04:
             error[2] = STEP * (self.hand[2] < HOVER)
-        there = np.abs(error[:2]).max() < .02 and abs(error[2]) < .02 and np.abs(turn).max() < .2
-        return None if there else self._act(*error, *turn, gripper=gripper)
+        action = self._act(*error, *turn, gripper=gripper)
+        return action if action[1:7].any() else None
 
     def _fetch(self, what):
         """take hold of a Thing, or of a point (3,)"""
@@ -485,11 +486,21 @@ class World:
             return self._act(gripper=1)
         if self.gripper >= .5:                              # above everything, so that nothing gets between the fingers
             return self._act(dz=STEP * (self.hand[2] < .12), gripper=0)
-        start = a.position + [0, .08, .6 * a.kind.height]
+        start = np.clip(a.position + [0, .08, .6 * a.kind.height], *REACH)
         error = start - self.hand[:3]
         if abs(error[0]) < .025 and abs(error[2]) < .025 and -.03 < error[1] < .10:
             return self._act(dy=-STEP, gripper=0)
         return self._toward(start, gripper=0, turn=-self.hand[3:])
+
+    def _beside(self, a, b):
+        """(2,) a spot beside b for a: on the side where a comes from, or the next that is free"""
+        start = np.arctan2(*(a.centre - b.centre)[1::-1])
+        others = [t for t in self.things if t is not a and t is not b]
+        for turn in (0, .7, -.7, 1.4, -1.4, 2.1, -2.1, np.pi, 0):
+            spot = b.centre[:2] + (self._gap(a, b) + .02) * np.array([np.cos(start + turn), np.sin(start + turn)])
+            if np.abs(spot).max() < .18 and all(np.linalg.norm(t.centre[:2] - spot) > self._gap(a, t) + .01 for t in others):
+                break
+        return spot
 
     def _outside_spot(self):
         """where a thing goes that is taken out: before the drawer, or beside the bowl toward the middle of the table"""
@@ -501,14 +512,14 @@ class World:
     # -- what is seen -----------------------------------------------------------------------------------------------
 
     def observe(self):
-        return {"image": self.render(), "instruction": self.task.instruction}
+        return {"image": self.render() if self.size else None, "instruction": self.task.instruction}
 
     def render(self, size=None):
         """the camera's picture, (size, size, 3) uint8"""
         size, camera = size or self.size, self.camera
         held = [t for t in self.things if self.held is not None and self.held in (t, t.inside)]
         resting = [t for t in self.things if t not in held]
-        key = (size, self.style, self.opening, *((t.name, *t.position, *t.axis) for t in resting))
+        key = (size, self.style, self.opening, *((t.name, *t.position, *t.axis, t.yaw) for t in resting))
         if self._still[0] != key:                           # only the hand moves most of the time: draw the rest once
             pixels = draw.background(size, camera, self.style)
             for card in self.cards:
@@ -521,7 +532,7 @@ class World:
             self._still = (key, pixels)
         pixels = self._still[1].copy()
         hand = (camera, self.hand[:3], *self.hand[3:], self.gripper if not isinstance(self.held, Thing) else
-                min(1., 2 * self.held.kind.radius / .09))
+                min(1., 2 * self.held.kind.radius / .09), self.held is not None)
         draw.draw_gripper(pixels, *hand, part="back")
         self._draw_things(pixels, held)
         draw.draw_gripper(pixels, *hand, part="front")
@@ -535,12 +546,13 @@ class World:
     def facts(self):
         """
         What a person could say about the picture, for questions about the robot's own view: a list of
-        {"name", "column", "row"} for every thing, and the hand's {"name": "gripper", "column", "row", "height" (cm), "held"}.
-        Columns and rows run from 0 to 1 of the picture.
+        {"name", "column", "row", "x", "y"} for every thing, and the same of the hand, whose name is "gripper", with its
+        "height" (cm) and what it "held". Columns and rows run from 0 to 1 of the picture, x and y are metres on the table.
         """
         points = np.array([t.centre for t in self.things] + [self.hand[:3]])
         seen = self.camera.project(points)[:, :2].clip(0, .999)
-        facts = [{"name": t.name, "column": float(c), "row": float(r)} for t, (c, r) in zip(self.things, seen)]
-        held = self.held.name if isinstance(self.held, Thing) else self.held or "nothing"
-        return facts + [{"name": "gripper", "column": float(seen[-1, 0]), "row": float(seen[-1, 1]),
-                         "height": int(round(self.hand[2] * 100)), "held": held}]
+        facts = [{"name": name, "column": round(float(c), 4), "row": round(float(r), 4), "x": round(float(p[0]), 4), "y": round(float(p[1]), 4)}
+                 for name, (c, r), p in zip([*(t.name for t in self.things), "gripper"], seen, points)]
+        facts[-1]["height"] = int(round(self.hand[2] * 100))
+        facts[-1]["held"] = self.held.name if isinstance(self.held, Thing) else self.held or "nothing"
+        return facts

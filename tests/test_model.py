@@ -2,7 +2,7 @@
 import pytest
 import torch
 
-from model import VLA, ModelConfig, attention_mask
+from model import VLA, ModelConfig, attend, attention_mask
 
 SMALL = dict(n_vocab=300, image_size=16, patch_size=4, vit_layer=2, vit_head=2, vit_embd=16, n_layer=2, n_head=2, n_embd=24, max_text=32)
 
@@ -69,6 +69,14 @@ def test_answers_do_not_look_ahead():
     other[0, 5] = (other[0, 5] + 1) % 300                   # the last token of the first answer
     a, b = (model(images, t, segment, target)[0] for t in (tokens, other))
     assert torch.equal(a[:3], b[:3])
+
+
+def test_explicit_attention_equals_the_fused_kernel():
+    q, k, v = torch.randn(3, 2, 4, 9, 8).unbind()
+    see = attention_mask(torch.tensor([[0, 0, 1, 1, 1, 2, 2, 2, -1]] * 2), torch.tensor([[0, 0, 0, 1, 1, 0, 0, 1, 0]] * 2).bool())
+    bias = torch.zeros(see.shape).masked_fill(~see, -torch.inf)[:, None]
+    for b in (bias, None):
+        torch.testing.assert_close(attend(q, k, v, b), attend(q, k, v, b, fused=True))
 
 
 # -- loss

@@ -128,6 +128,20 @@ def test_both_schemes_and_both_attentions_train_and_act(folder):
         assert action.shape == (8,) and np.isfinite(action).all()
 
 
+def test_the_full_vocabulary_with_all_skills_and_questions_trains_and_acts(folder):
+    path = train.train(config(folder, "full", "--vocabulary", "full", "--steps", "2", "--text_len", "96",
+                              "--skills", *train.SKILLS, "--web_questions", *train.web.QUESTIONS))
+    policy = evaluation.Policy(path, "cpu")
+    worlds = evaluation.make_worlds(policy.config, 3, "put into")
+    results = evaluation.rollouts(worlds, evaluation.follow(policy))
+    assert len(results) == 3 and all(r["steps"] >= 1 for r in results)
+
+
+def test_resume_reads_the_configuration_of_the_checkpoint(folder, run):
+    c = train.read_config(["--resume", "--out_dir", str(Path(run).parent), "--steps", "7"])
+    assert (c.steps, c.batch_size, c.image_size) == (7, 4, 32) and c.resume
+
+
 def test_learning_rate_rises_stays_and_falls_to_zero():
     c = train.Config(warmup=10, cooldown=.5)
     rates = [train.lr_scale(s, 100, c) for s in range(101)]
@@ -230,7 +244,7 @@ def test_policy_takes_pictures_of_any_size_and_refuses_other_things(run):
 
 def test_the_policy_sees_what_training_saw(folder, run):
     """a logged picture through the policy gives the tokens that the training pass gives: one way for pictures and prompts"""
-    policy = evaluation.Policy(run, "cpu")
+    policy = evaluation.Policy(run, "cpu", temperature=0)
     world = World("small", ("pick",), 32)
     obs, _ = world.reset(5)
     said = policy.actions.encode(policy.act(obs["image"], obs["instruction"]))
@@ -240,6 +254,14 @@ def test_the_policy_sees_what_training_saw(folder, run):
     logits, _ = policy.model(torch.from_numpy(obs["image"])[None], tokens, torch.ones_like(tokens), target)
     logits = logits.masked_fill(~policy.allowed, -torch.inf)
     assert logits.argmax(-1).tolist() == said.tolist()
+
+
+def test_reset_begins_the_draws_anew(run):
+    policy, picture = evaluation.Policy(run, "cpu", temperature=5.0), np.zeros((32, 32, 3), np.uint8)
+    one = [policy.act(picture, "pick apple") for _ in range(3)]
+    policy.reset()
+    two = [policy.act(picture, "pick apple") for _ in range(3)]
+    assert np.array_equal(one, two) and not np.array_equal(one[0], one[1])
 
 
 def test_rollouts_end_and_count(run):

@@ -7,7 +7,7 @@ import pytest
 import draw
 import web
 from world import (ACTION_HIGH, ACTION_LOW, ACTION_NAMES, INSTRUCTIONS, KINDS, MAX_STEPS, ROBOT_WORDS, SKILLS, UNSEEN_PAIRS,
-                   VOCABULARIES, WEB_WORDS, World, _level)
+                   VOCABULARIES, WEB_WORDS, World, level)
 
 
 def blind(vocabulary="full", **settings):
@@ -159,9 +159,9 @@ def test_expert_stays_within_the_tokenizers_bounds():
                 break
 
 
-@pytest.mark.parametrize("error, step", [(.05, .04), (-.3, -.08), (.009, 0), (.012, .02)])
-def test_level_examples(error, step):
-    assert _level(error, .08) == pytest.approx(step)
+@pytest.mark.parametrize("error, step", [(.05, .04), (-.3, -.08), (.019, 0), (.021, .04)])
+def testlevel_examples(error, step):
+    assert level(error, .08) == pytest.approx(step)
 
 
 def test_unknown_skill_and_vocabulary_are_named():

@@ -25,6 +25,7 @@ import json
 import multiprocessing
 import os
 import shutil
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +35,7 @@ from tqdm import tqdm
 import draw
 import web
 from tokenizer import ActionTokenizer, Tokenizer, prompt
-from world import ACTION_HIGH, ACTION_LOW, INSTRUCTIONS, VOCABULARIES, World
+from world import ACTION_HIGH, ACTION_LOW, INSTRUCTIONS, KINDS, VOCABULARIES, World
 
 ROBOT_QUESTIONS = ("gripper", "height", "held", "locate", "way", "way", "way")
 
@@ -67,6 +68,10 @@ def web_pictures(seeds, names, size, cards, faces):
     for seed in seeds:
         picture, facts = web.draw_picture(np.random.default_rng([seed, 1]), size, names, cards, faces)
         yield [{"picture": picture, "facts": facts}]
+
+
+def leave_ctrl_c_to_the_parent(_=None):
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _chunk(job):
@@ -102,18 +107,18 @@ class Log:
         temporary.mkdir(parents=True)
         workers = min(len(jobs), len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())
         try:
-            with multiprocessing.get_context("spawn").Pool(workers) as pool, tqdm(
-                    total=n, desc=f"drawing {stream.__name__}", unit="", disable=quiet) as bar, \
+            with multiprocessing.get_context("spawn").Pool(workers, leave_ctrl_c_to_the_parent) as pool, \
+                    tqdm(total=n, desc=f"drawing {stream.__name__}", unit="", disable=quiet) as bar, \
                     open(temporary / "pictures.u8", "wb") as pictures, open(temporary / "steps.jsonl", "w") as steps:
                 for done, frames, lines in pool.imap(_chunk, jobs):
                     if lines:
                         frames.tofile(pictures)
                         steps.write("\n".join(lines) + "\n")
                     bar.update(done)
-            os.replace(temporary, self.path)                # a log is there whole or not at all
-        except BaseException:
+            if not self.path.exists():                      # another run may have made the same one meanwhile
+                os.replace(temporary, self.path)            # a log is there whole or not at all
+        finally:
             shutil.rmtree(temporary, ignore_errors=True)
-            raise
 
     def __len__(self):
         return len(self.pictures)
@@ -141,7 +146,8 @@ class RobotData:
     def sample(self, rng):
         i = self.index[rng.integers(len(self.index))]
         first = [(self.prompts[i], self.actions[i])]
-        return self.log.pictures[i], _fill(first, self.log.steps[i]["facts"], self.questions, self.text_len, self.tokenizer, rng)
+        facts = self.log.steps[i]["facts"]
+        return self.log.pictures[i], _fill(first, facts, self.questions, self.text_len, self.tokenizer, rng)
 
 
 class WebData:
@@ -152,7 +158,8 @@ class WebData:
 
     def sample(self, rng):
         i = int(rng.integers(len(self.log)))
-        return self.log.pictures[i], _fill([], self.log.steps[i]["facts"], self.questions, self.text_len, self.tokenizer, rng)
+        facts = self.log.steps[i]["facts"]
+        return self.log.pictures[i], _fill([], facts, self.questions, self.text_len, self.tokenizer, rng)
 
 
 def _fill(questions, facts, kinds, text_len, tokenizer, rng):
@@ -222,11 +229,12 @@ def corpus(vocabulary: str, n: int = 4000):
     for _ in range(n):
         a, b = rng.choice(names["robot"], 2)
         yield prompt(INSTRUCTIONS[str(rng.choice(list(INSTRUCTIONS)))].format(a=a, b=b))
-        facts = [{"name": str(name), "column": rng.random(), "row": rng.random(), "x": rng.uniform(-.2, .2), "y": rng.uniform(-.2, .2), "category": web.KINDS[name.split()[-1]].category}
+        facts = [{"name": str(name), "column": rng.random(), "row": rng.random(), "x": rng.uniform(-.2, .2),
+                  "y": rng.uniform(-.2, .2), "category": KINDS[name.split()[-1]].category}
                  for name in rng.choice(everything, 3, replace=False)]
         if vocabulary == "full":
-            facts += [{"name": str(rng.choice(list(draw.CARDS))), "column": .5, "row": .5, "card": True},
-                      {"name": f"person with {rng.choice(web.FACES['hair'])} hair", "column": .2, "row": .5,
+            facts += [{"name": str(rng.choice(list(draw.CARDS))), "column": .5, "row": .5, "x": .1, "y": 0, "card": True},
+                      {"name": f"person with {rng.choice(web.FACES['hair'])} hair", "column": .2, "row": .5, "x": 0, "y": .1,
                        "face": {w: bool(rng.random() < .5) for w in web.FACES["wears"]}}]
         facts += [{"name": "gripper", "column": .3, "row": .3, "x": 0, "y": 0, "height": 9, "held": "nothing"}]
         for kind in web.QUESTIONS:

@@ -20,12 +20,12 @@ import torch
 from PIL import Image, ImageDraw
 from tqdm import tqdm
 
-import data
+import draw
 import train
 import web
 from model import VLA, ModelConfig
 from tokenizer import ActionTokenizer, prompt
-from world import ACTION_HIGH, ACTION_LOW, INSTRUCTIONS, KINDS, VOCABULARIES, World, draw
+from world import ACTION_HIGH, ACTION_LOW, INSTRUCTIONS, KINDS, VOCABULARIES, World
 
 BLANK = "Q: what action should the robot take? A:"
 TRIAL_SEED, WEB_SEED = 1_000_000, 2_000_000                 # scenes and pictures that no training run has seen
@@ -42,12 +42,12 @@ class Policy:
 
     def __init__(self, checkpoint, device="auto", dtype="float32", temperature=0.5, seed=0):
         self.device = train.pick_device(device)
-        state = train.load(checkpoint, self.device)
+        state = train.load(checkpoint)
         self.config, self.actions = state["config"], ActionTokenizer.from_state(state["actions"])
         self.tokenizer = self.actions.tokenizer
         self.model = VLA(ModelConfig(**state["model_config"])).to(self.device).eval()
         self.model.load_state_dict(state["model"])
-        self.allowed = torch.from_numpy(self.actions.allowed)
+        self.allowed = torch.from_numpy(self.actions.allowed).to(self.device)
         self.dtype, self.cache, self.temperature, self.seed = dtype, True, temperature, seed
         self.generator = torch.Generator(self.device)
         self.reset()
@@ -64,21 +64,23 @@ class Policy:
         ids = self._generate(images, prompts, len(self.actions.names), self.allowed, temperature=self.temperature)
         return self.actions.decode(ids)
 
-    def answer(self, images, questions, n_new=12):
-        """B images, B questions "Q: ... A:" -> B strings"""
+    def answer(self, images, questions, n_new=8):
+        """B images, B questions "Q: ... A:" -> B strings of at most n_new tokens"""
         ids = self._generate(images, questions, n_new, eos=self.tokenizer.eos)
         return [self.tokenizer.decode(row[row != self.tokenizer.eos]) for row in ids]
 
     def _generate(self, images, prompts, n_new, allowed=None, eos=None, temperature=0.0):
         images = torch.from_numpy(np.stack([self._fit(image) for image in images])).to(self.device)
+        ids = [self.tokenizer.encode(p) for p in prompts]
         with train.autocast(self.device, self.dtype):
-            return self.model.generate(images, [self.tokenizer.encode(p) for p in prompts], n_new, allowed, eos, self.cache,
-                                       temperature, self.generator).cpu().numpy()
+            said = self.model.generate(images, ids, n_new, allowed, eos, self.cache, temperature, self.generator)
+        return said.cpu().numpy()
 
     def _fit(self, image):
         image, size = np.asarray(image), self.model.config.image_size
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-            raise ValueError(f"a picture must be (height, width, 3) uint8, got {image.shape} {image.dtype}; convert it to RGB bytes")
+            raise ValueError(f"a picture must be (height, width, 3) uint8, got {image.shape} {image.dtype}; "
+                             "convert it to RGB bytes")
         if image.shape[:2] != (size, size):
             image = np.asarray(Image.fromarray(image).resize((size, size), Image.BILINEAR))
         return image
@@ -89,48 +91,52 @@ class Policy:
 
 def rollouts(worlds, act, frames=None):
     """
-    Step all worlds, already reset, to their ends, with act(list of worlds still going) -> (n, 8). Returns a dict for each:
-    success, terminated, held, steps. frames: a list for each world that collects (224, 224, 3) pictures.
+    Step all worlds, already reset, to their ends; act(worlds, pictures) of those still going -> (n, 8). Returns a dict for
+    each: success, terminated, held, steps. frames: a list for each world that collects pictures (224, 224, 3) to show.
     """
-    results, going = [None] * len(worlds), list(range(len(worlds)))
-    while going:
-        for i, action in zip(going, act([worlds[i] for i in going])):
-            if frames is not None and i < len(frames):
+    results, pictures = [None] * len(worlds), [w.observe()["image"] for w in worlds]
+    while going := [i for i, result in enumerate(results) if result is None]:
+        for i, action in zip(going, act([worlds[i] for i in going], [pictures[i] for i in going])):
+            if frames is not None:
                 frames[i].append(worlds[i].render(224))
-            _, reward, terminated, truncated, info = worlds[i].step(action)
+            obs, reward, terminated, truncated, info = worlds[i].step(action)
+            pictures[i] = obs["image"]
             if terminated or truncated:
                 results[i] = {**info, "success": bool(reward), "terminated": terminated}
-        going = [i for i in going if results[i] is None]
     return results
 
 
+# what may drive the hand: (worlds, pictures) -> actions
+
 def follow(policy, words=lambda world: prompt(world.task.instruction)):
-    """the policy as an `act` for rollouts"""
-    return lambda worlds: policy.act_batch([w.render(policy.model.config.image_size) for w in worlds], [words(w) for w in worlds])
+    return lambda worlds, pictures: policy.act_batch(pictures, [words(w) for w in worlds])
 
 
-def expert(worlds):
+def expert(worlds, pictures):
     return [w.expert() for w in worlds]
 
 
-def random_actions(worlds):
+def random_actions(worlds, pictures):
     """uniform in the eight numbers, and stops with 5 %; drawn from each world's own generator"""
     actions = [w.rng.uniform(ACTION_LOW, ACTION_HIGH) for w in worlds]
     return [np.array([float(a[0] < .05), *a[1:]]) for a in actions]
 
 
 def swapped(world):
-    """the instruction for another thing of the same scene"""
+    """an instruction that the scene allows, too, but that asks for something else; None if there is no such thing"""
     task = world.task
+    if task.skill in ("open", "close"):
+        return prompt(INSTRUCTIONS["close" if task.skill == "open" else "open"])
     other = next((t for t in world.things if t not in (task.a, task.b)), None)
-    return prompt(INSTRUCTIONS[task.skill].format(a=(other or task.b).name, b=getattr(task.b if other else task.a, "name", "the drawer")))
+    b = "the drawer" if task.b == "drawer" else getattr(task.b, "name", "")
+    return other and prompt(INSTRUCTIONS[task.skill].format(a=other.name, b=b))
 
 
-def make_worlds(config, n, skill, targets="robot", seed=TRIAL_SEED):
-    worlds = []
-    for i in range(n):
-        worlds.append(World(config["vocabulary"], config["skills"], config["image_size"]))
-        worlds[-1].reset(seed + i, skill, targets)
+def make_worlds(config, n, skill, targets="robot", seed=TRIAL_SEED, draws=True):
+    """n trials: worlds reset to the seeds from seed on. draws=False: physics alone, for drivers that do not look"""
+    worlds = [World(config["vocabulary"], config["skills"], config["image_size"] if draws else 0) for _ in range(n)]
+    for i, world in enumerate(worlds):
+        world.reset(seed + i, skill, targets)
     return worlds
 
 
@@ -156,26 +162,33 @@ def cause(world, result):
 
 
 def web_accuracy(policy, kind, n, names):
-    """share of right answers to one kind of question on pictures that training has not seen; a position may be 2 cells off"""
+    """
+    Right answers and answers asked for, of one kind of question on n pictures that training has not seen. A position counts
+    when it is at most 2 of 32 cells off; everything else must be said exactly. (0, 0) if no picture allows the question.
+    """
     rng = np.random.default_rng(WEB_SEED)
     c, full = policy.config, policy.config["vocabulary"] == "full"
     pictures, questions, answers = [], [], []
     for i in range(20 * n):
-        if len(pictures) == n:
-            break
-        picture, facts = web.draw_picture(np.random.default_rng([WEB_SEED, i]), c["image_size"], names, list(draw.CARDS) if full else (), full)
+        picture, facts = web.draw_picture(np.random.default_rng([WEB_SEED, i]), c["image_size"], names,
+                                          list(draw.CARDS) if full else (), full)
         question = web.ask(facts, kind, rng)
         if question:
             pictures.append(picture), questions.append(question[0]), answers.append(question[1])
-    said = policy.answer(pictures, questions)
-    return sum(agrees(s, a) for s, a in zip(said, answers)), len(answers)
+        if len(pictures) == n or i > 100 and not pictures:
+            break
+    if not pictures:
+        return 0, 0
+    longest = 1 + max(len(policy.tokenizer.encode(answer)) for answer in answers)
+    said = policy.answer(pictures, questions, longest)
+    return sum(agrees(s, a, 0 if kind == "way" else 2) for s, a in zip(said, answers)), len(answers)
 
 
-def agrees(said, answer):
+def agrees(said, answer, tolerance=2):
     """Example: agrees(" 12 21", " 12 20") -> True; agrees(" apple", " orange") -> False"""
     a, b = said.split(), answer.split()
     if len(a) == len(b) == 2 and all(w.isdigit() for w in a + b):
-        return max(abs(int(x) - int(y)) for x, y in zip(a, b)) <= 2
+        return max(abs(int(x) - int(y)) for x, y in zip(a, b)) <= tolerance
     return a == b
 
 
@@ -185,32 +198,30 @@ def agrees(said, answer):
 def evaluate(policy, trials=200, quiet=False):
     """all numbers as a dict: closed loop by skill and control, web questions by kind, latency"""
     c = policy.config
-    rows, causes = [], {}
-    suites = [(f"seen: {skill}", skill, "robot") for skill in c["skills"]] + [("only the web names it: pick", "pick", "web")]
-    drivers = {"policy": follow(policy), "blank instruction": follow(policy, lambda world: BLANK), "swapped instruction": follow(policy, swapped),
-               "random": random_actions, "expert": expert}
+    rows, causes, answers = [], {}, []
+    suites = [(f"seen: {skill}", skill, "robot") for skill in c["skills"]]
+    if "pick" in c["skills"]:
+        suites.append(("only the web names it: pick", "pick", "web"))
+    drivers = {"policy": follow(policy), "blank instruction": follow(policy, lambda world: BLANK),
+               "swapped instruction": follow(policy, swapped), "random": random_actions, "expert": expert}
     bar = tqdm(total=len(suites) * len(drivers), desc="rollouts", disable=quiet)
     for title, skill, targets in suites:
         for name, act in drivers.items():
-            worlds = make_worlds(c, trials, skill, targets)
-            if name in ("expert", "random"):                # they do not look, so nothing need be drawn
-                for w in worlds:
-                    w.observe = dict
+            worlds = make_worlds(c, trials, skill, targets, draws=name not in ("random", "expert"))
+            if name == "swapped instruction":
+                worlds = [w for w in worlds if swapped(w)]
             policy.reset()
             results = rollouts(worlds, act)
-            k = sum(r["success"] for r in results)
-            rows.append({"suite": title, "policy": name, "success": k, "n": trials, "interval": wilson(k, trials),
-                         "first_seed": TRIAL_SEED, "held_right": sum(r["held"] == w.task.a.name for w, r in zip(worlds, results) if w.task.a)})
+            k, n = sum(r["success"] for r in results), len(results)
+            rows.append({"suite": title, "policy": name, "success": k, "n": n, "interval": wilson(k, n), "first_seed": TRIAL_SEED})
             if name == "policy":
                 whys = [cause(w, r) for w, r in zip(worlds, results)]
                 causes[title] = {why: whys.count(why) for why in sorted(set(whys))}
             bar.update()
     bar.close()
-    names = VOCABULARIES[c["vocabulary"]]
-    answers = []
-    for kind in c["web_questions"]:
-        for who in ("robot", "web"):
-            k, n = web_accuracy(policy, kind, trials, names[who])
+    for kind in dict.fromkeys(c["web_questions"]):
+        for who, names in VOCABULARIES[c["vocabulary"]].items():
+            k, n = web_accuracy(policy, kind, trials, names)
             if n:
                 answers.append({"kind": kind, "things": who, "right": k, "n": n, "interval": wilson(k, n)})
     return {"rows": rows, "causes": causes, "web": answers, "latency": latency(policy), "config": c}
@@ -232,33 +243,36 @@ def latency(policy, n=20):
 
 
 def percent(k, n, interval):
-    return f"{100 * k / n:3.0f} % [{100 * interval[0]:3.0f}, {100 * interval[1]:3.0f}]"
+    """Example: percent(180, 200, wilson(180, 200)) -> " 90 % [ 85,  93]" """
+    return f"{100 * k / n:3.0f} % [{100 * interval[0]:3.0f}, {100 * interval[1]:3.0f}]" if n else "no such trial"
 
 
 def table(results):
     """the numbers as text"""
-    rows, lines = results["rows"], []
-    drivers = list(dict.fromkeys(r["policy"] for r in rows))
-    lines.append(f"closed loop, success, n = {rows[0]['n']} trials a cell (seeds from {rows[0]['first_seed']}), Wilson 95 % interval")
+    rows, speed = results["rows"], results["latency"]
+    drivers, lines = list(dict.fromkeys(r["policy"] for r in rows)), []
+    lines.append(f"closed loop, success in {rows[0]['n']} trials (seeds from {rows[0]['first_seed']}), Wilson 95 % interval;")
+    lines.append("the swapped instruction asks for something else in the same scene, where there is such a thing")
     lines.append(f"{'':30}" + "".join(f"{d:>22}" for d in drivers))
     for suite in dict.fromkeys(r["suite"] for r in rows):
         cells = {r["policy"]: percent(r["success"], r["n"], r["interval"]) for r in rows if r["suite"] == suite}
         lines.append(f"{suite:30}" + "".join(f"{cells[d]:>22}" for d in drivers))
     lines += ["", "how the policy's trials ended"]
-    lines += [f"{suite:30}" + ", ".join(f"{why} {n}" for why, n in whys.items()) for suite, whys in results["causes"].items()]
+    for suite, whys in results["causes"].items():
+        lines.append(f"{suite:30}" + ", ".join(f"{why} {n}" for why, n in whys.items()))
     if results["web"]:
         lines += ["", "web questions, unseen pictures; a position counts when it is at most 2 of 32 cells off"]
-        lines += [f"{a['kind'] + ', things of the ' + a['things']:30}{percent(a['right'], a['n'], a['interval']):>22}  n = {a['n']}" for a in results["web"]]
-    speed = results["latency"]
-    lines += ["", "actions a second, batch 1 (" + speed["device"] + "): " + ", ".join(f"{k} {v:.0f}" for k, v in speed["actions_per_s"].items())]
-    return "\n".join(lines)
+    for a in results["web"]:
+        lines.append(f"{a['kind']}, things of the {a['things']}".ljust(30) + f"{percent(a['right'], a['n'], a['interval']):>22}  n = {a['n']}")
+    actions = ", ".join(f"{name} {per_s:.0f}" for name, per_s in speed["actions_per_s"].items())
+    return "\n".join([*lines, "", f"actions a second, batch 1 ({speed['device']}): {actions}"])
 
 
 # ---------------------------------------------------------------------------------------------------------------------
 # pictures
 
 def film(policy, folder, n=8, size=160):
-    """rollouts.gif and rollouts.png: the first n trials of the table, with instruction and outcome"""
+    """rollouts.gif and rollouts.png: n trials, the seeds in order, with instruction and outcome"""
     suites = [(s, "robot") for s in policy.config["skills"]] + [("pick", "web")]
     worlds = []
     for i in range(n):
@@ -315,15 +329,19 @@ def contact_sheet(path, size=112):
             world.step(world.expert())
         scenes.append(world.render())
     colors = list(draw.COLORS.values())
-    tiles = [alone(draw.draw_thing, noun, colors[i % 5] if KINDS[noun].colored else None, yaw=.5) for i, noun in enumerate(KINDS)]
+    tiles = [alone(draw.draw_thing, noun, colors[i % 5] if KINDS[noun].colored else None, yaw=.5)
+             for i, noun in enumerate(KINDS)]
     tiles += [alone(draw.draw_card, name) for name in draw.CARDS]
-    tiles += [alone(draw.draw_face, dict(hair=hair, glasses=i % 2 == 0, hat=i == 3, beard=i in (1, 4))) for i, hair in enumerate(draw.HAIR)]
+    tiles += [alone(draw.draw_face, dict(hair=hair, glasses=i % 2 == 0, hat=i == 3, beard=i in (1, 4)))
+              for i, hair in enumerate(draw.HAIR)]
     tiles += [np.full_like(tiles[0], 255)] * (-len(tiles) % 16)
-    rows = [np.concatenate(scenes[i:i + 8], 1) for i in range(0, 8, 8)] + [np.concatenate(tiles[i:i + 16], 1) for i in range(0, len(tiles), 16)]
+    rows = [np.concatenate(scenes, 1)] + [np.concatenate(tiles[i:i + 16], 1) for i in range(0, len(tiles), 16)]
     Image.fromarray(np.concatenate(rows)).save(path, optimize=True)
 
 
 def report(checkpoint, trials=200, as_json=False, pictures=True, device="auto"):
+    if trials < 1:
+        raise ValueError(f"trials = {trials}; at least one is needed")
     policy = Policy(checkpoint, device)
     results = evaluate(policy, trials, quiet=as_json)
     folder = Path(checkpoint).parent
@@ -340,14 +358,14 @@ def main():
     parser.add_argument("--trials", type=int, default=200, help="closed-loop trials for a row of the table (200)")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--json", action="store_true", help="print results.json instead of the table")
-    parser.add_argument("--pictures", action=argparse.BooleanOptionalAction, default=True, help="write rollouts.gif and rollouts.png")
-    parser.add_argument("--contact_sheet", default="", metavar="FILE", help="only draw a picture of all there is in the world")
+    parser.add_argument("--pictures", action=argparse.BooleanOptionalAction, default=True, help="rollouts.gif and rollouts.png")
+    parser.add_argument("--contact_sheet", default="", metavar="FILE", help="only draw all there is in the world")
     args = parser.parse_args()
     try:
         if args.contact_sheet:
             return contact_sheet(args.contact_sheet)
         report(args.checkpoint, args.trials, args.json, args.pictures, args.device)
-    except ValueError as e:
+    except (ValueError, OSError) as e:
         sys.exit(f"error: {e}")
 
 

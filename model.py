@@ -5,7 +5,7 @@ The vision-language-action model: a ViT that reads the picture, a GPT that reads
                                                                                         +-> GPT -> next token
     text    "Q: what action should the robot take to pick apple? A:"  -> embeddings ----+
 
-- one pre-LayerNorm Block serves both; its parts are named as in GPT-2, so that published weights fit in
+- one pre-LayerNorm Block serves both; its parts have GPT-2's names
 - an action is eight more words of the same vocabulary: there is no action head (RT-2, section 3.2)
 - the token embedding is tied to the output head: knowing a word and saying it is one matrix
 - several questions may follow each other behind one picture; a question sees the picture and itself, nothing else,
@@ -218,7 +218,7 @@ class VLA(nn.Module):
     # -- training ---------------------------------------------------------------------------------------------------
 
     def embed(self, images, tokens, segment, target):
-        """picture and text as one sequence: x (B, n_image + T, C) and the attention bias (B, 1, n_image + T, n_image + T)"""
+        """picture and text as one sequence: x (B, n_image + T, C), and who sees whom in it"""
         (B, T), N = tokens.shape, self.config.n_image
         if T > self.config.max_text:
             raise ValueError(f"{T} tokens of text do not fit max_text = {self.config.max_text}")
@@ -230,9 +230,14 @@ class VLA(nn.Module):
         picture = self.look(images) + self.wpe.weight[:N]                                        # (B, N, C)
         text = self.wte(tokens) + self.wpe(N + position)                                         # (B, T, C)
         x = torch.cat((picture.to(text.dtype), text), dim=1)                                     # (B, N + T, C)
-        causal = target if self.config.attention == "prefix" else torch.ones_like(target)
+        return x, self._bias(segment, target)
+
+    def _bias(self, segment, answer):
+        """who sees whom, as numbers to add before the softmax: 0 or -inf, (B, 1, n_image + T, n_image + T)"""
+        N = self.config.n_image
+        causal = answer if self.config.attention == "prefix" else torch.ones_like(answer)
         see = attention_mask(F.pad(segment, (N, 0)), F.pad(causal, (N, 0)))                      # (B, N + T, N + T)
-        return x, torch.zeros(see.shape, device=x.device).masked_fill(~see, -torch.inf)[:, None]
+        return torch.zeros(see.shape, device=see.device).masked_fill(~see, -torch.inf)[:, None]
 
     def forward(self, images, tokens, segment, target):
         """
@@ -260,8 +265,10 @@ class VLA(nn.Module):
             [ picture ][ prompt ... (padding) ][ answer ... ]
         """
         device, config = images.device, self.config
-        B, N, P = len(prompts), config.n_image, max(len(p) for p in prompts)
+        B, N, P = len(prompts), config.n_image, max(map(len, prompts), default=0)
         lengths = torch.tensor([len(p) for p in prompts], device=device)
+        if not all(prompts):
+            raise ValueError("a prompt has no tokens; ask something")
         if P + n_new > config.max_text:
             raise ValueError(f"a prompt of {P} tokens and {n_new} new ones do not fit max_text = {config.max_text}")
         tokens = torch.zeros(B, P + n_new, dtype=torch.long, device=device)
@@ -270,9 +277,7 @@ class VLA(nn.Module):
         index = torch.arange(P + n_new, device=device).expand(B, -1)
         answer = index >= P
         segment = torch.where((index < lengths[:, None]) | answer, 1, -1)                        # (B, P + n_new)
-        causal = answer if config.attention == "prefix" else torch.ones_like(answer)
-        see = attention_mask(F.pad(segment, (N, 0)), F.pad(causal, (N, 0)))
-        bias = torch.zeros(see.shape, device=device).masked_fill(~see, -torch.inf)[:, None]      # (B, 1, L, L)
+        bias = self._bias(segment, answer)
         position = N + torch.where(answer, lengths[:, None] + index - P, index)
         picture = self.look(images) + self.wpe.weight[:N]
         caches = [KVCache(B, config.n_head, N + P + n_new, config.n_embd // config.n_head, device, picture.dtype)
@@ -290,7 +295,7 @@ class VLA(nn.Module):
             last = x[torch.arange(B, device=device), N + lengths - 1] if t == 0 else x[:, -1]    # (B, C)
             logits = self.logits(last)
             if allowed is not None:
-                logits = logits.masked_fill(~allowed[t].to(device), -torch.inf)
+                logits = logits.masked_fill(~allowed[t], -torch.inf)
             if temperature:
                 choice = torch.multinomial(F.softmax(logits / temperature, dim=-1), 1, generator=generator)[:, 0]
             else:

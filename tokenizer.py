@@ -20,21 +20,21 @@ the vocabulary, in the order of the ids:
 an action is eight numbers. each is cut into 256 uniform bins between its bounds, and the number of the bin
 is written as a token; going back, a bin means its centre. terminate has two values and so two bins:
 
-    number       low    high   value   bin   token            means again
-    terminate    0      1      0       0     256  = " 0"       0
-    dx          -0.1    0.1    0.04    179   435  = " 179"     0.04023
-    dy          -0.1    0.1   -0.1     0     256  = " 0"      -0.09961
-    dz          -0.1    0.1    0       128   384  = " 128"     0.00039
-    droll       -0.5    0.5    0.5     255   511  = " 255"     0.49805
-    dpitch      -0.5    0.5    0.25    192   448  = " 192"     0.25195
-    dyaw        -0.5    0.5   -0.3     51    307  = " 51"     -0.29883
-    gripper      0      1      0.8     204   460  = " 204"     0.79883
+    number       low     high    value   bin   token            means again
+    terminate    0       1       0       0     256  = " 0"       0
+    dx          -0.08    0.08    0.04    192   448  = " 192"     0.04031
+    dy          -0.08    0.08    0.033   180   436  = " 180"     0.03281
+    dz          -0.08    0.08   -0.08    0     256  = " 0"      -0.07969
+    droll       -0.8     0.8     0       128   384  = " 128"     0.00313
+    dpitch      -0.8     0.8     0.8     255   511  = " 255"     0.79687
+    dyaw        -0.8     0.8    -0.4     64    320  = " 64"     -0.39688
+    gripper      0       1       1       255   511  = " 255"     0.99805
 
-    dx in full: floor((0.04 - -0.1) / 0.2 * 256) = floor(179.2) = 179, whose centre is
-    -0.1 + (179 + 0.5) * 0.2 / 256 = 0.04023. half a bin, 0.00039, is the most it can be off.
+    dy in full: floor((0.033 - -0.08) / 0.16 * 256) = floor(180.8) = 180, whose centre is
+    -0.08 + (180 + 0.5) * 0.16 / 256 = 0.03281. half a bin, 0.00031, is the most it can be off.
 
 so the model reads "Q: what action should the robot take to pick up the red block? A:" and writes
-" 0 179 0 128 255 192 51 204", eight tokens. which tokens stand for the bins is the scheme:
+" 0 192 180 0 128 255 64 255", eight tokens. which tokens stand for the bins is the scheme:
 
     "integer"     bin i is the token of the integer i. RT-2-PaLI-X: its integers up to 1000 have a token each
     "overwrite"   the 256 least used tokens of the vocabulary become the bins. RT-2-PaLM-E has no such integers;

@@ -100,6 +100,13 @@ class Config:
             for value in getattr(self, name):
                 if value not in known:
                     raise ValueError(f"{name} has {value!r}; there are: {', '.join(known)}")
+        for name, least in dict(robot_episodes=1, web_pictures=1, image_size=8, patch_size=1, vit_layer=1, vit_head=1, n_layer=1, n_head=1,
+                                text_len=24, steps=1, pretrain_steps=0, batch_size=1, accumulate=1, warmup=0, workers=0,
+                                log_every=1, save_every=1, trials=1, seed=0).items():
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} = {getattr(self, name)}; it must be at least {least}")
+        if not self.skills or not self.web_questions:
+            raise ValueError("skills and web_questions need at least one entry each")
         if not 0 <= self.robot_fraction <= 1:
             raise ValueError(f"robot_fraction = {self.robot_fraction}; it is a share, from 0 to 1")
         if self.batch_size % self.accumulate:
@@ -119,11 +126,15 @@ def read_config(argv=None) -> Config:
         default = f.default if f.default is not dataclasses.MISSING else f.default_factory()
         parser.add_argument(f"--{f.name}", default=None, help=f"{f.metadata['help']} ({default})".replace("%", "%%"), **kind)
     args = vars(parser.parse_args(argv))
+    if args["resume"] and args["config"]:
+        raise ValueError("--resume reads the configuration from the checkpoint in --out_dir; leave --config out")
     path = Path(args.pop("config") or Path(__file__).parent / "configs" / ("gpu.toml" if torch.cuda.is_available() else "cpu.toml"))
-    if args["resume"]:
-        path = Path(args["out_dir"] or Config.out_dir) / "checkpoint.pt"
     try:
-        preset = load(path)["config"] if args["resume"] else tomllib.loads(path.read_text())
+        if args["resume"]:
+            path = Path(args["out_dir"] or Config.out_dir) / "checkpoint.pt"
+            preset = {**load(path)["config"], "out_dir": str(path.parent)}
+        else:
+            preset = tomllib.loads(path.read_text())
     except FileNotFoundError:
         raise ValueError(f"no preset {path}; there are: {', '.join(sorted(map(str, Path('configs').glob('*.toml'))))}") from None
     except tomllib.TOMLDecodeError as e:
@@ -143,8 +154,8 @@ def read_config(argv=None) -> Config:
 # parts
 
 def model_config(c: Config, n_vocab: int) -> ModelConfig:
-    return ModelConfig(n_vocab=n_vocab, max_text=c.text_len, **{f.name: getattr(c, f.name) for f in dataclasses.fields(ModelConfig)
-                                                                if f.name not in ("n_vocab", "max_text")})
+    shared = [f.name for f in dataclasses.fields(ModelConfig) if f.name not in ("n_vocab", "max_text")]
+    return ModelConfig(n_vocab=n_vocab, max_text=c.text_len, **{name: getattr(c, name) for name in shared})
 
 
 def make_data(c: Config, actions: ActionTokenizer, pretrain: int, quiet=False):
@@ -154,7 +165,8 @@ def make_data(c: Config, actions: ActionTokenizer, pretrain: int, quiet=False):
                     cards=list(draw.CARDS) if c.vocabulary == "full" else [])
     robot = web_data = held_out = None
     if c.robot_fraction > 0:
-        log = data.Log(c.data_dir, data.episodes, c.robot_episodes, dict(vocabulary=c.vocabulary, skills=c.skills, size=c.image_size), quiet=quiet)
+        log = data.Log(c.data_dir, data.episodes, c.robot_episodes,
+                       dict(vocabulary=c.vocabulary, skills=c.skills, size=c.image_size), quiet=quiet)
         robot = data.RobotData(log, actions, text_len=c.text_len)
         held_out = data.RobotData(log, actions, text_len=c.text_len, held_out=True)
     if c.robot_fraction < 1 or pretrain:
@@ -185,7 +197,10 @@ def save(path, **state):
     """write beside it, then rename: a checkpoint is there whole or not at all"""
     path = Path(path)
     temporary = path.with_suffix(".tmp")
-    torch.save(state, temporary)
+    with open(temporary, "wb") as f:
+        torch.save(state, f)
+        f.flush()
+        os.fsync(f.fileno())
     os.replace(temporary, path)
 
 
@@ -204,7 +219,7 @@ def load(path, device="cpu"):
 
 def keep_memory():
     """glibc hands every large block back to the system at once; keeping them saves a fifth of a step on a CPU"""
-    libc = ctypes.CDLL(None)
+    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
     if hasattr(libc, "mallopt"):
         M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
         libc.mallopt(M_MMAP_THRESHOLD, 1 << 30)
@@ -212,7 +227,12 @@ def keep_memory():
 
 
 def pick_device(name: str) -> torch.device:
-    return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        return torch.zeros(0, device=name).device
+    except (RuntimeError, AssertionError):
+        raise ValueError(f"device = {name!r} is not there on this machine; use auto or cpu") from None
 
 
 def autocast(device, dtype: str):
@@ -224,7 +244,10 @@ def autocast(device, dtype: str):
 
 
 def measure(logits, ce, batch, actions: ActionTokenizer):
-    """what a person wants to know of a batch: losses apart, action tokens right, distance of actions in their units"""
+    """
+    What a person wants to know of a batch: the loss on actions, on other questions about the robot's view, and on the web;
+    the share of action tokens that are right, in all and by number; the mean distance of actions in their own units.
+    """
     robot, segment, target = batch["robot"], batch["segment"], batch["target"]
     row = robot[:, None].expand_as(segment)[target]                                    # (M,) a robot sample's token
     act = row & (segment[target] == 1)                                                 # (M,) an action's token, or its eos
@@ -257,14 +280,15 @@ def train(c: Config):
         state = load(out / "checkpoint.pt", device)
     elif c.init_from:
         state = load(c.init_from, device)
+    for name in ("vocabulary", "scheme", "attention", "image_size", "patch_size", "vit_layer", "vit_head", "vit_embd", "n_layer",
+                 "n_head", "n_embd", "text_len") if state else ():
+        if state["config"][name] != getattr(c, name):
+            raise ValueError(f"the checkpoint has {name} = {state['config'][name]!r}, not {getattr(c, name)!r}; leave it as it was")
     actions = ActionTokenizer.from_state(state["actions"]) if state else data.make_tokenizer(c.vocabulary, c.scheme)
     model = VLA(model_config(c, actions.tokenizer.n_vocab)).to(device)
     optimizers = make_optimizers(model, c)
     if state:
-        try:
-            model.load_state_dict(state["model"])
-        except RuntimeError as e:
-            raise ValueError(f"the checkpoint's weights do not fit this model: {str(e).splitlines()[1].strip()}") from None
+        model.load_state_dict(state["model"])
     if c.resume:
         for name, optimizer in optimizers.items():
             optimizer.load_state_dict(state["optimizers"][name])
@@ -274,7 +298,7 @@ def train(c: Config):
     mix, held_out = make_data(c, actions, pretrain)
     total = pretrain + c.steps
     loader = torch.utils.data.DataLoader(mix, batch_size=None, sampler=range(start, total), num_workers=c.workers,
-                                         pin_memory=device.type == "cuda", persistent_workers=c.workers > 0)
+                                         pin_memory=device.type == "cuda", worker_init_fn=data.leave_ctrl_c_to_the_parent)
     flops = model.flops(c.text_len, c.text_len // 4)
     print(f"{device}: {model.n_weights() / 1e6:.2f} M weights, {flops / 1e6:.0f} MFLOP a sample, "
           f"{pretrain} steps of web then {c.steps} with {c.robot_fraction:.0%} robot, batch {c.batch_size}")
@@ -284,12 +308,16 @@ def train(c: Config):
         save(out / name, model=model.state_dict(), optimizers={k: o.state_dict() for k, o in optimizers.items()}, step=step,
              rng=torch.get_rng_state(), config=asdict(c), model_config=asdict(model.config), actions=actions.state())
 
+    earlier = (out / "log.jsonl").read_text().splitlines() if c.resume and (out / "log.jsonl").exists() else []
     stopped = []                                            # Ctrl-C ends the step it comes in, so that nothing is half done
-    previous = signal.signal(signal.SIGINT, lambda *_: stopped.append(True)) if threading.current_thread() is threading.main_thread() else None
+    previous = None
+    if threading.current_thread() is threading.main_thread():
+        previous = signal.signal(signal.SIGINT, lambda *_: stopped.append(True))
     began, seen = time.time(), 0
     bar = tqdm(total=total, initial=start, desc="training", unit="step", mininterval=2)
     try:
-        with open(out / "log.jsonl", "a") as log:
+        with open(out / "log.jsonl", "w") as log:
+            log.writelines(line + "\n" for line in earlier if json.loads(line)["step"] <= start)
             for step, batch in zip(range(start, total), loader):
                 for optimizer, lr in ((optimizers["muon"], c.lr_muon), (optimizers["adam"], c.lr_adam)):
                     for group in optimizer.param_groups:
@@ -316,7 +344,8 @@ def train(c: Config):
                     if step >= pretrain and held_out:       # what is said of the robot is said of episodes not trained on
                         test = {k: v.to(device) for k, v in held_out[step].items()}
                         with torch.no_grad(), autocast(device, c.dtype):
-                            m.update(measure(*model(test["images"], test["tokens"], test["segment"], test["target"]), test, actions))
+                            said = model(test["images"], test["tokens"], test["segment"], test["target"])
+                            m.update(measure(*said, test, actions))
                     speed = seen / (time.time() - began)
                     log.write(json.dumps({"step": step + 1, "minutes": (time.time() - began) / 60, "samples_per_s": speed,
                                           "gflops": flops * speed / 1e9, **m}) + "\n")
@@ -345,8 +374,10 @@ def main():
         if c.evaluate:
             import eval as evaluation
             evaluation.report(path, trials=c.trials)
-    except (ValueError, FloatingPointError) as e:
+    except (ValueError, FloatingPointError, OSError) as e:
         sys.exit(f"error: {e}")
+    except KeyboardInterrupt:
+        sys.exit("stopped; nothing was being learnt")
 
 
 if __name__ == "__main__":

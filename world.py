@@ -116,15 +116,8 @@ class Thing:
 class Task:
     skill: str
     a: object = None                                        # the Thing to act on
-    b: object = None                                        # the Thing, Card or "drawer" that the skill refers to
+    b: object = None                                        # the Thing or "drawer" that the skill refers to
     instruction: str = ""
-
-
-def _rotation(roll, pitch, yaw):
-    (a, b, c), (A, B, C) = np.cos((roll, pitch, yaw)), np.sin((roll, pitch, yaw))
-    return np.array([[c * b, c * B * A - C * a, c * B * a + C * A],
-                     [C * b, C * B * A + c * a, C * B * a - c * A],
-                     [-B, b * A, b * a]])                   # Rz(yaw) Ry(pitch) Rx(roll)
 
 
 def level(error, largest):
@@ -183,7 +176,7 @@ class World:
         return self.observe(), self.info()
 
     def _draw_scene(self, rng, skill, targets, alone):
-        self.things, self.cards = [], []
+        self.things = []
         self.opening, self.drawer_y, b = None, float(rng.uniform(-.08, .08)), None
         into = skill in ("put into", "take out")
         in_drawer = into and rng.random() < 0.4
@@ -298,12 +291,12 @@ class World:
         """the thing follows the hand from now on, as it lies between the fingers"""
         self.held, thing.inside = thing, None
         self.hand[:3] = np.clip(self.hand[:3], REACH[0] + [0, 0, .01], REACH[1])
-        self.hold = (_rotation(*self.hand[3:]).T @ thing.axis, thing.yaw - self.hand[5])
+        self.hold = (draw.rotation(*self.hand[3:]) @ thing.axis, thing.yaw - self.hand[5])   # in the hand's frame
         self._carry(thing)
 
     def _carry(self, thing):
         old = thing.position
-        thing.axis, thing.yaw = _rotation(*self.hand[3:]) @ self.hold[0], self.hold[1] + self.hand[5]
+        thing.axis, thing.yaw = self.hold[0] @ draw.rotation(*self.hand[3:]), self.hold[1] + self.hand[5]
         low = np.abs(thing.axis[2]) * thing.kind.height / 2 + (1 - np.abs(thing.axis[2])) * thing.kind.radius
         centre = np.array([*self.hand[:2], max(self.hand[2], low)])       # nothing is pressed into the table
         thing.position = centre - thing.axis * thing.kind.height / 2
@@ -522,8 +515,6 @@ class World:
         key = (size, self.style, self.opening, *((t.name, *t.position, *t.axis, t.yaw) for t in resting))
         if self._still[0] != key:                           # only the hand moves most of the time: draw the rest once
             pixels = draw.background(size, camera, self.style)
-            for card in self.cards:
-                draw.draw_card(pixels, camera, card.name, card.position)
             if self.opening is not None:
                 draw.draw_drawer(pixels, camera, self.opening, self.drawer_y, part="back")
                 self._draw_things(pixels, [t for t in resting if t.inside == "drawer"])
@@ -551,8 +542,8 @@ class World:
         """
         points = np.array([t.centre for t in self.things] + [self.hand[:3]])
         seen = self.camera.project(points)[:, :2].clip(0, .999)
-        facts = [{"name": name, "column": round(float(c), 4), "row": round(float(r), 4), "x": round(float(p[0]), 4), "y": round(float(p[1]), 4)}
-                 for name, (c, r), p in zip([*(t.name for t in self.things), "gripper"], seen, points)]
+        facts = [{"name": name, "column": round(float(c), 4), "row": round(float(r), 4),
+                  "x": round(float(p[0]), 4), "y": round(float(p[1]), 4)} for name, (c, r), p in zip([*(t.name for t in self.things), "gripper"], seen, points)]
         facts[-1]["height"] = int(round(self.hand[2] * 100))
         facts[-1]["held"] = self.held.name if isinstance(self.held, Thing) else self.held or "nothing"
         return facts

@@ -85,8 +85,9 @@ def test_loss_is_on_targets_only():
     model, (images, tokens, segment, target) = make(), sample()
     logits, ce = model(images, tokens, segment, target)
     assert ce.shape == (int(target.sum()),) and logits.shape == (int(target.sum()), 300)
-    want = torch.nn.functional.cross_entropy(logits, tokens[target], reduction="none")
-    torch.testing.assert_close(ce, want)
+    everything = model.logits(model.think(*model.embed(images, tokens, segment, target))).log_softmax(-1)
+    want = [-everything[b, model.config.n_image + t - 1, tokens[b, t]] for b in range(3) for t in range(20) if target[b, t]]
+    torch.testing.assert_close(ce, torch.stack(want))
     padded = tokens.clone()
     padded[:, 18:] = 7                                      # what stands in the padding is nobody's business
     torch.testing.assert_close(model(images, padded, segment, target)[1], ce)
@@ -96,7 +97,7 @@ def test_one_batch_can_be_learnt_by_heart():
     torch.manual_seed(0)
     model, batch = VLA(ModelConfig(**SMALL)), sample()
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
-    for _ in range(120):
+    for _ in range(250):
         loss = model(*batch)[1].mean()
         optimizer.zero_grad()
         loss.backward()
@@ -154,7 +155,34 @@ def test_generation_stops_at_eos():
     assert said[0].tolist() == free[0, :first].tolist() + [eos] * (8 - first)
 
 
+def test_drawn_tokens_are_allowed_too_and_follow_the_generator():
+    model, images = make(), sample(4)[0]
+    allowed = torch.zeros(6, 300, dtype=torch.bool)
+    allowed[:, 50:60] = True
+    draws = [model.generate(images, [[1], [2, 3], [4], [5]], 6, allowed, temperature=3.0, generator=torch.Generator().manual_seed(s))
+             for s in (0, 0, 1)]
+    assert all((50 <= d).all() and (d < 60).all() for d in draws)
+    assert torch.equal(draws[0], draws[1]) and not torch.equal(draws[0], draws[2])
+
+
+def test_a_prompt_without_tokens_is_refused():
+    with pytest.raises(ValueError, match="no tokens"):
+        make().generate(sample(2)[0], [[1], []], 3)
+
+
 # -- shape
+
+def test_a_picture_token_shows_its_own_four_patches():
+    """with no ViT block in between, changing one patch changes the one picture token that holds it: nothing is transposed"""
+    model, images = make(vit_layer=1), sample(1)[0]
+    model.vit.blocks = torch.nn.ModuleList()
+    for row in range(4):
+        for column in range(4):
+            other = images.clone()
+            other[0, 4 * row:4 * row + 4, 4 * column:4 * column + 4] += 100
+            changed = (model.look(images) != model.look(other)).any(-1)[0].nonzero().flatten().tolist()
+            assert changed == [row // 2 * 2 + column // 2]
+
 
 def test_embedding_and_head_are_one_matrix():
     model, batch = make(), sample()

@@ -138,7 +138,7 @@ class RobotData:
         self.index = [i for i, step in enumerate(log.steps) if (step["episode"] % 21 == 20) == held_out]
         self.tokenizer = actions.tokenizer
         if not self.index:
-            raise ValueError(f"{len(log)} steps of {log.path} leave none {'held out' if held_out else 'to train on'}; raise robot_episodes")
+            raise ValueError(f"no episode of {log.path} is {'held out' if held_out else 'left to train on'}; raise robot_episodes")
         ids = actions.encode(np.array([step["action"] for step in log.steps]))
         self.actions = [[*row, self.tokenizer.eos] for row in ids.tolist()]
         self.prompts = [self.tokenizer.encode(prompt(step["instruction"])) for step in log.steps]

@@ -213,7 +213,8 @@ def evaluate(policy, trials=200, quiet=False):
             policy.reset()
             results = rollouts(worlds, act)
             k, n = sum(r["success"] for r in results), len(results)
-            rows.append({"suite": title, "policy": name, "success": k, "n": n, "interval": wilson(k, n), "first_seed": TRIAL_SEED})
+            rows.append({"suite": title, "policy": name, "success": k, "n": n, "interval": wilson(k, n),
+                         "first_seed": TRIAL_SEED})
             if name == "policy":
                 whys = [cause(w, r) for w, r in zip(worlds, results)]
                 causes[title] = {why: whys.count(why) for why in sorted(set(whys))}
@@ -263,7 +264,8 @@ def table(results):
     if results["web"]:
         lines += ["", "web questions, unseen pictures; a position counts when it is at most 2 of 32 cells off"]
     for a in results["web"]:
-        lines.append(f"{a['kind']}, things of the {a['things']}".ljust(30) + f"{percent(a['right'], a['n'], a['interval']):>22}  n = {a['n']}")
+        cell = percent(a["right"], a["n"], a["interval"])
+        lines.append(f"{a['kind'] + ', things of the ' + a['things']:30}{cell:>22}  n = {a['n']}")
     actions = ", ".join(f"{name} {per_s:.0f}" for name, per_s in speed["actions_per_s"].items())
     return "\n".join([*lines, "", f"actions a second, batch 1 ({speed['device']}): {actions}"])
 

@@ -100,9 +100,9 @@ class Config:
             for value in getattr(self, name):
                 if value not in known:
                     raise ValueError(f"{name} has {value!r}; there are: {', '.join(known)}")
-        for name, least in dict(robot_episodes=1, web_pictures=1, image_size=8, patch_size=1, vit_layer=1, vit_head=1, n_layer=1, n_head=1,
-                                text_len=24, steps=1, pretrain_steps=0, batch_size=1, accumulate=1, warmup=0, workers=0,
-                                log_every=1, save_every=1, trials=1, seed=0).items():
+        for name, least in dict(robot_episodes=1, web_pictures=1, image_size=8, patch_size=1, vit_layer=1, vit_head=1,
+                                n_layer=1, n_head=1, text_len=24, steps=1, pretrain_steps=0, batch_size=1, accumulate=1,
+                                warmup=0, workers=0, log_every=1, save_every=1, trials=1, seed=0).items():
             if getattr(self, name) < least:
                 raise ValueError(f"{name} = {getattr(self, name)}; it must be at least {least}")
         if not self.skills or not self.web_questions:
@@ -128,7 +128,8 @@ def read_config(argv=None) -> Config:
     args = vars(parser.parse_args(argv))
     if args["resume"] and args["config"]:
         raise ValueError("--resume reads the configuration from the checkpoint in --out_dir; leave --config out")
-    path = Path(args.pop("config") or Path(__file__).parent / "configs" / ("gpu.toml" if torch.cuda.is_available() else "cpu.toml"))
+    by_hardware = Path(__file__).parent / "configs" / ("gpu.toml" if torch.cuda.is_available() else "cpu.toml")
+    path = Path(args.pop("config") or by_hardware)
     try:
         if args["resume"]:
             path = Path(args["out_dir"] or Config.out_dir) / "checkpoint.pt"
@@ -210,7 +211,8 @@ def load(path, device="cpu"):
     except FileNotFoundError:
         raise ValueError(f"no checkpoint {path}; train first (python train.py), or name another file") from None
     except Exception as e:
-        raise ValueError(f"{path} cannot be read as a checkpoint ({type(e).__name__}); it may be cut short: use another one") from None
+        raise ValueError(f"{path} cannot be read as a checkpoint ({type(e).__name__}); "
+                         "it may be cut short: use another one") from None
     missing = {"model", "config", "actions"} - set(state)
     if missing:
         raise ValueError(f"{path} is no checkpoint of this project: it has no {', '.join(sorted(missing))}")
@@ -283,7 +285,8 @@ def train(c: Config):
     for name in ("vocabulary", "scheme", "attention", "image_size", "patch_size", "vit_layer", "vit_head", "vit_embd", "n_layer",
                  "n_head", "n_embd", "text_len") if state else ():
         if state["config"][name] != getattr(c, name):
-            raise ValueError(f"the checkpoint has {name} = {state['config'][name]!r}, not {getattr(c, name)!r}; leave it as it was")
+            raise ValueError(f"the checkpoint has {name} = {state['config'][name]!r}, not {getattr(c, name)!r}; "
+                             "leave it as it was")
     actions = ActionTokenizer.from_state(state["actions"]) if state else data.make_tokenizer(c.vocabulary, c.scheme)
     model = VLA(model_config(c, actions.tokenizer.n_vocab)).to(device)
     optimizers = make_optimizers(model, c)
@@ -348,7 +351,7 @@ def train(c: Config):
                             m.update(measure(*said, test, actions))
                     speed = seen / (time.time() - began)
                     log.write(json.dumps({"step": step + 1, "minutes": (time.time() - began) / 60, "samples_per_s": speed,
-                                          "gflops": flops * speed / 1e9, **m}) + "\n")
+                                          "gflops": flops * speed / 1e9, "norm": norm.item(), **m}) + "\n")
                     log.flush()
                     text = " ".join(f"{k} {m[k]:.2f}" for k in ("web", "view", "action", "accuracy") if k in m)
                     if "l1" in m:

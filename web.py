@@ -95,7 +95,8 @@ def draw_picture(rng, size, names, cards=(), faces=False):
         if any(f["name"] == name for f in facts):
             continue
         spots.append(spot)
-        fact = {"name": name, "column": float(column), "row": float(row), "x": float(spot[0]), "yaw": float(rng.uniform(-1.57, 1.57))}
+        fact = {"name": name, "column": float(column), "row": float(row), "x": float(spot[0]),
+                "yaw": float(rng.uniform(-1.57, 1.57))}
         if pools[kind] is names:
             noun = name.split()[-1]
             fact["category"] = KINDS[noun].category

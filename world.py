@@ -64,8 +64,8 @@ def _names(nouns):
 # the two vocabularies: what robot instructions may name, and what only web pictures show and name
 VOCABULARIES = {
     "full": {"robot": tuple(n for n in _names(ROBOT_NOUNS) if n not in UNSEEN_PAIRS), "web": _names(WEB_NOUNS)},
-    "small": {"robot": ("apple", "orange", "sponge", "red can", "blue can", "green cup", "yellow cup", "purple block", "brown bag",
-                        "white bottle"),
+    "small": {"robot": ("apple", "orange", "sponge", "red can", "blue can", "green cup", "yellow cup", "purple block",
+                        "brown bag", "white bottle"),
               "web": ("strawberry", "pear", "duck", "ball", "mushroom")},
 }
 INSTRUCTIONS = {
@@ -210,7 +210,7 @@ class World:
             placed = self._place_at_random(rng, t)
             if not placed:
                 return False
-        self.task = Task(skill, a, b, self._say(skill, a, b))
+        self.task = Task(skill, None if skill in ("open", "close") else a, b, self._say(skill, a, b))
         if skill == "move near" and np.linalg.norm((a.centre - b.centre)[:2]) < self._gap(a, b) + NEAR + .06:
             return False
         if skill == "take out":
@@ -306,7 +306,8 @@ class World:
         """close around whatever is between the open fingers (9 cm apart): at its height, and along it if it is long"""
         def fits(thing):
             d = thing.centre - self.hand[:3]
-            return np.linalg.norm(d[:2]) < .045 and abs(d[2]) < .045 and (not thing.kind.long or abs(self._askew(thing)) < np.pi / 7)
+            along = not thing.kind.long or abs(self._askew(thing)) < np.pi / 7
+            return np.linalg.norm(d[:2]) < .045 and abs(d[2]) < .045 and along
         near = sorted((t for t in self.things if fits(t)), key=lambda t: np.linalg.norm(t.centre - self.hand[:3]))
         # what lies in a bowl is nearer to the hand than the bowl around it
         near = [t for t in near if t.inside] or near
@@ -532,7 +533,8 @@ class World:
     def _draw_things(self, pixels, things):
         # the farther ones first; what lies in something after it
         for t in sorted(things, key=lambda t: (isinstance(t.inside, Thing), -t.centre[0])):
-            draw.draw_thing(pixels, self.camera, t.noun, draw.COLORS.get(t.color), t.position, t.axis, t.yaw, shadow=t.inside is None)
+            draw.draw_thing(pixels, self.camera, t.noun, draw.COLORS.get(t.color), t.position, t.axis, t.yaw,
+                            shadow=t.inside is None)
 
     def facts(self):
         """
@@ -542,8 +544,9 @@ class World:
         """
         points = np.array([t.centre for t in self.things] + [self.hand[:3]])
         seen = self.camera.project(points)[:, :2].clip(0, .999)
+        names = [*(t.name for t in self.things), "gripper"]
         facts = [{"name": name, "column": round(float(c), 4), "row": round(float(r), 4),
-                  "x": round(float(p[0]), 4), "y": round(float(p[1]), 4)} for name, (c, r), p in zip([*(t.name for t in self.things), "gripper"], seen, points)]
+                  "x": round(float(p[0]), 4), "y": round(float(p[1]), 4)} for name, (c, r), p in zip(names, seen, points)]
         facts[-1]["height"] = int(round(self.hand[2] * 100))
         facts[-1]["held"] = self.held.name if isinstance(self.held, Thing) else self.held or "nothing"
         return facts

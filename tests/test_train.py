@@ -88,15 +88,16 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(folder, ru
     assert not same(weights(train.train(config(folder, "other", "--seed", "1"))), weights(run))
 
 
-def test_accumulation_changes_nothing_but_rounding(folder, run):
-    parts = weights(train.train(config(folder, "parts", "--accumulate", "2", "--dtype", "float32")))
-    whole = weights(train.train(config(folder, "whole", "--dtype", "float32")))
-    for name in whole:
-        torch.testing.assert_close(parts[name], whole[name], atol=2e-4, rtol=1e-2)
+def test_accumulation_gives_the_gradient_of_the_whole_batch(folder):
+    norms = []
+    for parts in ("1", "2", "4"):
+        train.train(config(folder, "parts" + parts, "--accumulate", parts, "--dtype", "float32", "--log_every", "1", "--steps", "1"))
+        norms.append(json.loads((folder / ("parts" + parts) / "log.jsonl").read_text().splitlines()[0])["norm"])
+    assert norms == pytest.approx([norms[0]] * 3, rel=1e-4)
 
 
 def test_ctrl_c_saves_and_resume_ends_as_if_nothing_had_happened(folder, run):
-    args = [sys.executable, "train.py", *TINY, "--steps", "300", "--data_dir", str(folder / "data"), "--out_dir", str(folder / "ctrl")]
+    args = [sys.executable, "train.py", *TINY, "--steps", "60", "--data_dir", str(folder / "data"), "--out_dir", str(folder / "ctrl")]
     process = subprocess.Popen(args, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     while not ((folder / "ctrl/log.jsonl").exists() and (folder / "ctrl/log.jsonl").read_text().count("\n") > 3):
         assert process.poll() is None
@@ -104,9 +105,9 @@ def test_ctrl_c_saves_and_resume_ends_as_if_nothing_had_happened(folder, run):
     process.send_signal(signal.SIGINT)
     said = process.communicate(timeout=60)[0]
     step = train.load(folder / "ctrl/checkpoint.pt")["step"]
-    assert f"stopped after step {step}; go on with" in said and 6 < step < 303
-    train.train(config(folder, "ctrl", "--steps", "300", "--resume"))
-    train.train(config(folder, "straight", "--steps", "300"))
+    assert f"stopped after step {step}; go on with" in said and 6 < step < 63
+    train.train(config(folder, "ctrl", "--steps", "60", "--resume"))
+    train.train(config(folder, "straight", "--steps", "60"))
     assert same(weights(folder / "ctrl/checkpoint.pt"), weights(folder / "straight/checkpoint.pt"))
 
 
@@ -120,11 +121,12 @@ def test_the_web_model_is_saved_and_other_arms_start_from_it(folder, run):
 
 
 def test_a_run_learns(folder):
-    """150 steps on 30 episodes: the loss on actions of the one held out falls to less than half, most tokens are right"""
-    train.train(config(folder, "learns", "--pretrain_steps", "0", "--steps", "150", "--robot_fraction", "1", "--batch_size", "16"))
-    log = [json.loads(line) for line in (folder / "learns/log.jsonl").read_text().splitlines()]
-    assert log[-1]["action"] < log[0]["action"] / 2 and log[-1]["accuracy"] > .7
-    assert set(log[-1]["l1"]) == {"terminate", "dx", "dy", "dz", "droll", "dpitch", "dyaw", "gripper"}
+    """150 steps on 30 episodes, from a loss of log(n_vocab) = 7: the one episode held out is mostly understood"""
+    train.train(config(folder, "learns", "--pretrain_steps", "0", "--steps", "150", "--robot_fraction", "1", "--batch_size", "16",
+                       "--log_every", "150", "--save_every", "150"))
+    log = json.loads((folder / "learns/log.jsonl").read_text())
+    assert log["action"] < 1.2 and log["accuracy"] > .6
+    assert set(log["l1"]) == {"terminate", "dx", "dy", "dz", "droll", "dpitch", "dyaw", "gripper"}
 
 
 def test_both_schemes_and_both_attentions_train_and_act(folder):
@@ -169,8 +171,8 @@ def test_muon_gets_the_matrices_of_the_blocks_and_adamw_the_rest(folder, run):
 def test_a_checkpoint_is_written_whole_or_not_at_all(folder, run, monkeypatch):
     before = Path(run).read_bytes()
 
-    def broken(state, path):
-        Path(path).write_bytes(b"half")
+    def broken(state, f):
+        f.write(b"half")
         raise OSError("disk full")
     monkeypatch.setattr(torch, "save", broken)
     with pytest.raises(OSError):

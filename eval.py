@@ -127,7 +127,7 @@ def swapped(world):
     task = world.task
     if task.skill in ("open", "close"):
         return prompt(INSTRUCTIONS["close" if task.skill == "open" else "open"])
-    other = next((t for t in world.things if t not in (task.a, task.b)), None)
+    other = next((t for t in world.things if t not in (task.a, task.b) and t.noun in KINDS), None)
     b = "the drawer" if task.b == "drawer" else getattr(task.b, "name", "")
     return other and prompt(INSTRUCTIONS[task.skill].format(a=other.name, b=b))
 

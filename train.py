@@ -220,7 +220,7 @@ def load(path, device="cpu"):
 
 
 def keep_memory():
-    """glibc hands every large block back to the system at once; keeping them saves a fifth of a step on a CPU"""
+    """glibc hands every large block back to the system at once; keeping them saves a tenth of a step on a CPU"""
     libc = ctypes.CDLL(None) if sys.platform == "linux" else None
     if hasattr(libc, "mallopt"):
         M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3

@@ -50,6 +50,7 @@ KINDS = {
     "duck": Kind(.040, .080, "toy"), "ball": Kind(.040, .080, "toy"),
     "hammer": Kind(.045, .026, "tool", long=True), "phone": Kind(.040, .012, "tool"),
 }
+CARD = Kind(.045, .0, "card")                               # any of draw.CARDS: lies flat and cannot be taken
 ROBOT_NOUNS = ("apple", "orange", "sponge", "block", "can", "cup", "bottle", "bag", "bowl", "marker")
 WEB_NOUNS = tuple(n for n in KINDS if n not in ROBOT_NOUNS)
 COLORS = tuple(draw.COLORS)
@@ -105,7 +106,7 @@ class Thing:
     @property
     def color(self): return self.name.split()[0] if " " in self.name else None
     @property
-    def kind(self): return KINDS[self.noun]
+    def kind(self): return KINDS.get(self.noun, CARD)
     @property
     def upright(self): return self.axis[2] > 0.8
     @property
@@ -153,7 +154,8 @@ class World:
     def reset(self, seed, skill=None, targets="robot", wild=False, alone=False):
         """
         A scene and a task, fixed by the arguments alone. targets: "robot" for things that demonstrations name, "web" for
-        things that only the web names (one more of those stands among the others, so that odd-one-out is no answer).
+        things that only the web names (one more of those stands among the others, so that odd-one-out is no answer),
+        "cards" for "move near" a card: a digit, letter, symbol or animal, with one more card beside it.
         Both of these serve demonstrations: wild, the hand may start anywhere, closed, or holding something; alone, nothing
         stands on the table but what the task needs.
         """
@@ -170,7 +172,7 @@ class World:
         if wild:
             self.hand[:3] = rng.uniform(*REACH)
             self.gripper = float(rng.random() < 0.7)
-            free = [t for t in self.things if t.inside is None and not t.kind.container]
+            free = [t for t in self.things if t.inside is None and not t.kind.container and t.kind is not CARD]
             if free and not self.gripper and rng.random() < 0.7:
                 self._take(free[rng.integers(len(free))])
         return self.observe(), self.info()
@@ -184,24 +186,26 @@ class World:
             self.opening = 0.0 if skill == "open" or not (in_drawer or skill == "close") else DRAWER_LENGTH
 
         def choose(test=lambda kind: True, pool="robot"):
-            names = [n for n in self.names[pool] if test(KINDS[n.split()[-1]]) and all(n != t.name for t in self.things)]
+            names = list(draw.CARDS) if pool == "cards" else [n for n in self.names[pool] if test(KINDS[n.split()[-1]])]
+            names = [n for n in names if all(n != t.name for t in self.things)]
             if not names:
                 raise ValueError(f"skill {skill!r} needs a kind of thing that the vocabulary does not have")
             name = names[rng.integers(len(names))]
             # a long thing lies along y when its yaw is 0; here it points more or less away, as the hand can turn
-            yaw = rng.uniform(-1, 1) + (np.pi / 2 if KINDS[name.split()[-1]].long else 0)
-            self.things.append(Thing(name, np.zeros(3), yaw=float(yaw)))
-            return self.things[-1]
+            thing = Thing(name, np.zeros(3), yaw=float(rng.uniform(-1, 1)))
+            thing.yaw += np.pi / 2 if thing.kind.long else 0
+            self.things.append(thing)
+            return thing
 
         a = choose({"knock": lambda k: k.tall, "upright": lambda k: k.tall,
                     "put into": lambda k: not k.container and not k.long and k.height < .09,
-                    "take out": lambda k: not k.container and not k.long and k.height < .09}.get(skill, lambda k: True), targets)
+                    "take out": lambda k: not k.container and not k.long and k.height < .09}.get(skill, lambda k: True), "robot" if targets == "cards" else targets)
         if skill == "move near":
-            b = choose()
+            b = choose(pool="cards" if targets == "cards" else "robot")
         elif into:
             b = "drawer" if in_drawer else choose(lambda k: k.container)
-        if targets == "web":
-            choose(pool="web")
+        if targets != "robot":
+            choose(pool=targets)
         for _ in range(0 if alone else rng.integers(2, 5) - len(self.things)):
             choose()
         for t in self.things:
@@ -308,7 +312,7 @@ class World:
             d = thing.centre - self.hand[:3]
             along = not thing.kind.long or abs(self._askew(thing)) < np.pi / 7
             return np.linalg.norm(d[:2]) < .045 and abs(d[2]) < .045 and along
-        near = sorted((t for t in self.things if fits(t)), key=lambda t: np.linalg.norm(t.centre - self.hand[:3]))
+        near = sorted((t for t in self.things if t.kind is not CARD and fits(t)), key=lambda t: np.linalg.norm(t.centre - self.hand[:3]))
         # what lies in a bowl is nearer to the hand than the bowl around it
         near = [t for t in near if t.inside] or near
         if near:
@@ -339,7 +343,7 @@ class World:
             return self._put_inside(thing, "drawer")
         for other in self.things:                           # things slide off each other
             d = (thing.centre - other.centre)[:2]
-            if other is not thing and other.inside is None and np.linalg.norm(d) < self._gap(thing, other):
+            if other is not thing and other.inside is None and other.kind is not CARD and np.linalg.norm(d) < self._gap(thing, other):
                 direction = d / (np.linalg.norm(d) + 1e-6) if np.linalg.norm(d) > .005 else np.array([-1., 0])
                 thing.position[:2] += direction * (self._gap(thing, other) - np.linalg.norm(d))
 
@@ -489,7 +493,7 @@ class World:
     def _beside(self, a, b):
         """(2,) a spot beside b for a: on the side where a comes from, or the next that is free"""
         start = np.arctan2(*(a.centre - b.centre)[1::-1])
-        others = [t for t in self.things if t is not a and t is not b]
+        others = [t for t in self.things if t is not a and t is not b and t.kind is not CARD]
         for turn in (0, .7, -.7, 1.4, -1.4, 2.1, -2.1, np.pi, 0):
             spot = b.centre[:2] + (self._gap(a, b) + .02) * np.array([np.cos(start + turn), np.sin(start + turn)])
             if np.abs(spot).max() < .18 and all(np.linalg.norm(t.centre[:2] - spot) > self._gap(a, t) + .01 for t in others):
@@ -531,8 +535,11 @@ class World:
         return (np.clip(pixels, 0, 1) * 255 + .5).astype(np.uint8)
 
     def _draw_things(self, pixels, things):
-        # the farther ones first; what lies in something after it
-        for t in sorted(things, key=lambda t: (isinstance(t.inside, Thing), -t.centre[0])):
+        # cards first, then the farther ones; what lies in something after it
+        for t in sorted(things, key=lambda t: (t.kind is not CARD, isinstance(t.inside, Thing), -t.centre[0])):
+            if t.kind is CARD:
+                draw.draw_card(pixels, self.camera, t.name, t.position, t.yaw / 4)
+                continue
             draw.draw_thing(pixels, self.camera, t.noun, draw.COLORS.get(t.color), t.position, t.axis, t.yaw,
                             shadow=t.inside is None)
 

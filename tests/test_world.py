@@ -122,6 +122,24 @@ def test_web_only_targets_are_web_only_and_not_alone():
         assert world.task.a in strange and len(strange) == 2 and len(world.things) >= 2
 
 
+def test_things_are_moved_near_cards_and_cards_cannot_be_taken():
+    world, wins = World(size=32), 0
+    for seed in range(100):
+        obs, _ = world.reset(seed, "move near", targets="cards")
+        cards = [t for t in world.things if t.name in draw.CARDS]
+        assert len(cards) == 2 and world.task.b in cards and obs["instruction"].endswith(f"near {world.task.b.name}")
+        assert set(obs["instruction"].split()) & WEB_WORDS  # nothing that a demonstration would say
+        picture = obs["image"]
+        cards[0].position = cards[0].position + [.03, 0, 0]
+        assert (world.render() != picture).any()            # and they are drawn
+        cards[0].position = cards[0].position - [.03, 0, 0]
+        world.size, before = 0, [c.position.copy() for c in cards]
+        wins += run(world)
+        assert all((c.position == p).all() for c, p in zip(cards, before))
+        world.size = 32
+    assert wins >= 99
+
+
 def test_stopping_executes_nothing_and_pays_only_in_the_goal():
     world = blind()
     world.reset(0, "pick")

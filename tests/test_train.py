@@ -174,10 +174,13 @@ def test_a_checkpoint_is_written_whole_or_not_at_all(folder, run, monkeypatch):
     def broken(state, f):
         f.write(b"half")
         raise OSError("disk full")
-    monkeypatch.setattr(torch, "save", broken)
-    with pytest.raises(OSError):
-        train.save(run, model={})
-    assert Path(run).read_bytes() == before
+    def killed(*_):
+        raise OSError("killed just before the rename")
+    for module, name, fault in ((torch, "save", broken), (train.os, "replace", killed)):
+        with monkeypatch.context() as patch, pytest.raises(OSError):
+            patch.setattr(module, name, fault)
+            train.save(run, model={})
+        assert Path(run).read_bytes() == before
 
 
 @pytest.mark.parametrize("spoil, message", [

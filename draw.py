@@ -49,10 +49,6 @@ class Camera:
         """(..., 3) metres -> (..., 3): column, row (in [0, 1] when in the picture), picture widths per metre."""
         return self.picture((np.asarray(points, float) - self.target) @ self.axes)
 
-    def depth(self, point):
-        """Metres from the eye along the line of sight; painters draw the greatest first."""
-        return float(self.distance + (np.asarray(point, float) - self.target) @ self.axes[:, 2])
-
     def on_table(self, columns, rows, z=0.0):
         """Columns and rows in [0, 1] (any shape) -> world x, y in metres of the point seen there at height z."""
         rays = np.stack(((columns - .5) / self.zoom, (.5 - rows) / self.zoom, np.ones_like(rows)), -1) @ self.axes.T
@@ -462,7 +458,6 @@ THINGS = dict(
     carrot=(carrot, (.019, .064, .036)), eggplant=(eggplant, (.029, .058, .058)), pear=(pear, (.032, .052, .060)),
     mushroom=(mushroom, (.040, .040, .074)), duck=(duck, (.028, .044, .088)), ball=(ball, (.040, .040, .080)),
     hammer=(hammer, (.030, .062, .026)), phone=(phone, (.030, .054, .010)))
-COLORED = ("can", "cup", "bowl", "block", "bottle", "bag", "marker")  # the others come in one natural colour
 
 
 FOOTPRINT = np.concatenate((disc(0, 1)[::2], disc(1, .8)[::2]))
@@ -483,7 +478,7 @@ def draw_shadow(pixels, camera, noun, position, turn):
 
 def draw_thing(pixels, camera, noun, color, position, axis=(0, 0, 1), yaw=0.0, shadow=True):
     """Draw a thing. position (3,) metres: the middle of its base; axis (3,): its own up, a unit vector;
-    yaw: radians about that axis; color: an rgb tuple for the COLORED nouns, else None. Pixels must be contiguous."""
+    yaw: radians about that axis; color: an rgb tuple for what comes in colours, else None. Pixels must be contiguous."""
     position, turn = np.asarray(position, float), upright(axis, yaw)
     if shadow:
         draw_shadow(pixels, camera, noun, position, turn)

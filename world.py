@@ -343,9 +343,10 @@ class World:
             return self._put_inside(thing, "drawer")
         for other in self.things:                           # things slide off each other
             d = (thing.centre - other.centre)[:2]
-            if other is not thing and other.inside is None and other.kind is not CARD and np.linalg.norm(d) < self._gap(thing, other):
-                direction = d / (np.linalg.norm(d) + 1e-6) if np.linalg.norm(d) > .005 else np.array([-1., 0])
-                thing.position[:2] += direction * (self._gap(thing, other) - np.linalg.norm(d))
+            distance, gap = np.linalg.norm(d), self._gap(thing, other)
+            if other is not thing and other.inside is None and other.kind is not CARD and distance < gap:
+                direction = d / (distance + 1e-6) if distance > .005 else np.array([-1., 0])
+                thing.position[:2] += direction * (gap - distance)
 
     def _put_inside(self, thing, box):
         thing.inside = box

@@ -137,7 +137,7 @@ def test_a_prompt_gives_the_same_alone_and_in_a_batch():
 
 
 def test_generation_never_leaves_the_allowed_tokens():
-    model, images = make(), sample(4)[0]
+    images = sample(4)[0]
     allowed = torch.zeros(6, 300, dtype=torch.bool)
     for t in range(6):
         allowed[t, 40 * t:40 * t + (2 if t == 0 else 7)] = True
@@ -185,7 +185,7 @@ def test_a_picture_token_shows_its_own_four_patches():
 
 
 def test_embedding_and_head_are_one_matrix():
-    model, batch = make(), sample()
+    model = make()
     names = [name for name, p in model.named_parameters() if 300 in p.shape]
     assert names == ["wte.weight"]
 

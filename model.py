@@ -10,8 +10,10 @@ The vision-language-action model: a ViT that reads the picture, a GPT that reads
 - the token embedding is tied to the output head: knowing a word and saying it is one matrix
 - several questions may follow each other behind one picture; a question sees the picture and itself, nothing else,
   so a packed sequence gives the very numbers that the questions would give one by one
+- a sample may have several pictures, one after the other (frames = 2: the last step's and this one's)
 
-This file knows tensors only: no words, no robot, no files.
+This file knows tensors only: no words, no robot, no files. The options gelu, vit_cls and vit_eps are there so that published
+weights fit into the same Block; pretrained.py reads those.
 """
 import math
 from dataclasses import dataclass
@@ -19,6 +21,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
+from torch.utils.checkpoint import checkpoint
 
 
 @dataclass
@@ -34,6 +37,10 @@ class ModelConfig:
     n_embd: int = 96
     max_text: int = 64          # tokens of text behind a picture
     attention: str = "prefix"   # prompts see themselves both ways (PaLI-X-like) or "causal" (PaLM-E-like)
+    frames: int = 1             # pictures a sample has
+    gelu: str = "none"          # of the GPT: exact, or "tanh", the approximation that GPT-2 has; the ViT's is exact
+    vit_cls: bool = False       # a class token in front of the patches, as published ViTs have
+    vit_eps: float = 1e-5       # epsilon of the ViT's LayerNorms; published ViTs have 1e-12
 
     def __post_init__(self):
         if self.image_size % (2 * self.patch_size):
@@ -43,11 +50,15 @@ class ModelConfig:
                 raise ValueError(f"width {width} must be a multiple of the number of heads {heads}")
         if self.attention not in ("prefix", "causal"):
             raise ValueError(f"attention must be 'prefix' or 'causal', not {self.attention!r}")
+        if self.gelu not in ("none", "tanh"):
+            raise ValueError(f"gelu must be 'none' (exact) or 'tanh' (as GPT-2 has it), not {self.gelu!r}")
+        if self.frames < 1:
+            raise ValueError(f"frames is {self.frames}; a sample has at least one picture")
 
     @property
     def n_image(self) -> int:
-        """tokens that a picture takes in the GPT"""
-        return (self.image_size // (2 * self.patch_size)) ** 2
+        """tokens that the picture, or all the pictures of a sample, take in the GPT"""
+        return self.frames * (self.image_size // (2 * self.patch_size)) ** 2
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -105,29 +116,43 @@ class Attention(nn.Module):
 
 
 class MLP(nn.Module):
-    def __init__(self, n_embd):
+    def __init__(self, n_embd, gelu="none"):
         super().__init__()
+        self.gelu = gelu
         self.c_fc = nn.Linear(n_embd, 4 * n_embd)
         self.c_proj = nn.Linear(4 * n_embd, n_embd)
 
     def forward(self, x):
-        return self.c_proj(F.gelu(self.c_fc(x)))
+        return self.c_proj(F.gelu(self.c_fc(x), approximate=self.gelu))
 
 
 class Block(nn.Module):
     """the one pre-LayerNorm block of both the ViT and the GPT"""
 
-    def __init__(self, n_embd, n_head):
+    def __init__(self, n_embd, n_head, gelu="none", eps=1e-5):
         super().__init__()
-        self.ln_1 = nn.LayerNorm(n_embd)
+        self.ln_1 = nn.LayerNorm(n_embd, eps)
         self.attn = Attention(n_embd, n_head)
-        self.ln_2 = nn.LayerNorm(n_embd)
-        self.mlp = MLP(n_embd)
+        self.ln_2 = nn.LayerNorm(n_embd, eps)
+        self.mlp = MLP(n_embd, gelu)
 
     def forward(self, x, bias=None, cache=None):
         x = x + self.attn(self.ln_1(x), bias, cache)
         x = x + self.mlp(self.ln_2(x))
         return x
+
+
+def run(blocks, x, bias=None, caches=None, recompute=False):
+    """
+    The blocks one after the other, (B, T, C) -> (B, T, C). recompute keeps only what passes between blocks and computes the
+    inside of each again on the way back: a third more work, a fraction of the memory, the same numbers.
+    """
+    for i, block in enumerate(blocks):
+        if recompute:
+            x = checkpoint(block, x, bias, use_reentrant=False, preserve_rng_state=False)        # a block draws nothing
+        else:
+            x = block(x, bias, caches[i] if caches else None)
+    return x
 
 
 class KVCache:
@@ -154,19 +179,21 @@ class ViT(nn.Module):
         n_patch = (config.image_size // config.patch_size) ** 2
         self.patch = nn.Linear(3 * config.patch_size ** 2, config.vit_embd)
         self.position = nn.Parameter(torch.randn(n_patch, config.vit_embd) * 0.02)
-        self.blocks = nn.ModuleList(Block(config.vit_embd, config.vit_head) for _ in range(config.vit_layer))
-        self.ln_f = nn.LayerNorm(config.vit_embd)
+        self.cls = nn.Parameter(torch.randn(config.vit_embd) * 0.02) if config.vit_cls else None
+        self.blocks = nn.ModuleList(Block(config.vit_embd, config.vit_head, eps=config.vit_eps) for _ in range(config.vit_layer))
+        self.ln_f = nn.LayerNorm(config.vit_embd, config.vit_eps)
 
-    def forward(self, images):
-        """images (B, S, S, 3) uint8 -> (B, n_patch, vit_embd)"""
+    def forward(self, images, recompute=False):
+        """images (B, S, S, 3) uint8 -> (B, n_patch, vit_embd); the class token, if there is one, is not among them"""
         B, S, _, _ = images.shape
         P, G = self.patch_size, S // self.patch_size
         x = images.to(self.patch.weight.dtype) / 127.5 - 1
         x = x.view(B, G, P, G, P, 3).permute(0, 1, 3, 2, 4, 5).reshape(B, G * G, P * P * 3)      # (B, n_patch, 3PP)
         x = self.patch(x) + self.position
-        for block in self.blocks:
-            x = block(x)
-        return self.ln_f(x)
+        if self.cls is not None:
+            x = torch.cat((self.cls.expand(B, 1, -1), x), dim=1)                                 # (B, 1 + n_patch, C)
+        x = run(self.blocks, x, recompute=recompute)
+        return self.ln_f(x if self.cls is None else x[:, 1:])
 
 
 class VLA(nn.Module):
@@ -177,8 +204,9 @@ class VLA(nn.Module):
         self.projector = nn.Linear(4 * config.vit_embd, config.n_embd)
         self.wte = nn.Embedding(config.n_vocab, config.n_embd)          # tokens; also the output head
         self.wpe = nn.Embedding(config.n_image + config.max_text, config.n_embd)
-        self.blocks = nn.ModuleList(Block(config.n_embd, config.n_head) for _ in range(config.n_layer))
+        self.blocks = nn.ModuleList(Block(config.n_embd, config.n_head, config.gelu) for _ in range(config.n_layer))
         self.ln_f = nn.LayerNorm(config.n_embd)
+        self.recompute = False      # set it to train in less memory, see run(); no part of the config, as it changes no number
         self.apply(self._init)
         for name, p in self.named_parameters():  # keep the residual stream's size at any depth, as GPT-2 does
             if name.endswith("c_proj.weight"):
@@ -195,22 +223,24 @@ class VLA(nn.Module):
     # -- the three stages -------------------------------------------------------------------------------------------
 
     def look(self, images):
-        """images (B, S, S, 3) uint8 -> picture tokens (B, n_image, n_embd): ViT, 2x2 pooling, projector"""
-        S = self.config.image_size
-        if images.ndim != 4 or images.shape[1:] != (S, S, 3) or images.dtype != torch.uint8:
-            raise ValueError(f"images must be uint8 of shape (B, {S}, {S}, 3), got {images.dtype} {tuple(images.shape)}; "
-                             "resize the pictures or set image_size")
-        x = self.vit(images)                                                                     # (B, G*G, C)
-        B, N, C = x.shape
+        """
+        images (B, S, S, 3) uint8, or (B, frames, S, S, 3), the oldest first -> picture tokens (B, n_image, n_embd):
+        ViT, 2x2 pooling, projector. Each frame is seen by itself; where its tokens stand tells the GPT which one it is.
+        """
+        S, n = self.config.image_size, self.config.frames
+        frames = images[:, None] if n == 1 and images.ndim == 4 else images                      # (B, n, S, S, 3)
+        if frames.shape[1:] != (n, S, S, 3) or images.dtype != torch.uint8:
+            raise ValueError(f"images must be uint8 of shape (B, {f'{n}, ' * (n > 1)}{S}, {S}, 3), got {images.dtype} "
+                             f"{tuple(images.shape)}; resize the pictures, or set image_size and frames")
+        x = self.vit(frames.flatten(0, 1), self.recompute and self.training)                     # (B*n, G*G, C)
+        _, N, C = x.shape
         G = math.isqrt(N)
-        x = x.view(B, G // 2, 2, G // 2, 2, C).permute(0, 1, 3, 2, 4, 5).reshape(B, N // 4, 4 * C)
+        x = x.view(-1, G // 2, 2, G // 2, 2, C).permute(0, 1, 3, 2, 4, 5).reshape(len(images), n * N // 4, 4 * C)
         return self.projector(x)                                                                 # (B, n_image, n_embd)
 
     def think(self, x, bias, caches=None):
         """the GPT's blocks: (B, T, n_embd) -> (B, T, n_embd)"""
-        for i, block in enumerate(self.blocks):
-            x = block(x, bias, caches[i] if caches else None)
-        return self.ln_f(x)
+        return self.ln_f(run(self.blocks, x, bias, caches, self.recompute and self.training and not caches))
 
     def logits(self, x):
         return (x @ self.wte.weight.to(x.dtype).T).float()
@@ -241,7 +271,7 @@ class VLA(nn.Module):
 
     def forward(self, images, tokens, segment, target):
         """
-        images (B, S, S, 3) uint8, tokens (B, T) int64, segment (B, T) int64 (1, 2, ... a question each; -1 padding),
+        images as in look(), tokens (B, T) int64, segment (B, T) int64 (1, 2, ... a question each; -1 padding),
         target (B, T) bool: the tokens to be predicted. Returns, for the M targets in reading order, the logits (M, n_vocab)
         and the cross-entropies (M,). Only targets meet the output head, which saves most of its cost.
         """
@@ -256,13 +286,13 @@ class VLA(nn.Module):
     @torch.no_grad()
     def generate(self, images, prompts, n_new, allowed=None, eos=None, cache=True, temperature=0.0, generator=None):
         """
-        images (B, S, S, 3) uint8; prompts: B lists of token ids; allowed (n_new, n_vocab) bool: the tokens valid in each slot
+        images as in look(); prompts: B lists of token ids; allowed (n_new, n_vocab) bool: the tokens valid in each slot
         (None: all). temperature 0 takes the likeliest token, else tokens are drawn, by generator (a torch.Generator of the
         images' device). Stops early when every row has said eos. Returns (B, n_new) int64, eos after the end.
         With cache=False every step reads the whole sequence again: slower, the same tokens.
 
         Prompts of different length are padded on the right, and nobody sees the padding:
-            [ picture ][ prompt ... (padding) ][ answer ... ]
+            [ picture(s) ][ prompt ... (padding) ][ answer ... ]
         """
         device, config = images.device, self.config
         B, N, P = len(prompts), config.n_image, max(map(len, prompts), default=0)
@@ -318,6 +348,7 @@ class VLA(nn.Module):
         """forward + backward floating-point operations for one sample: 6 a weight and token, and attention's products"""
         c, N = self.config, self.config.n_image
         patches = (c.image_size // c.patch_size) ** 2
-        vit = patches * (3 * c.patch_size ** 2 * c.vit_embd + c.vit_layer * (12 * c.vit_embd ** 2 + 2 * patches * c.vit_embd))
+        seen = patches + c.vit_cls
+        vit = patches * 3 * c.patch_size ** 2 * c.vit_embd + seen * c.vit_layer * (12 * c.vit_embd ** 2 + 2 * seen * c.vit_embd)
         gpt = (N + n_text) * c.n_layer * (12 * c.n_embd ** 2 + 2 * (N + n_text) * c.n_embd)
-        return 6 * (vit + N * 4 * c.vit_embd * c.n_embd + gpt + n_target * c.n_embd * c.n_vocab)
+        return 6 * (c.frames * vit + N * 4 * c.vit_embd * c.n_embd + gpt + n_target * c.n_embd * c.n_vocab)

@@ -5,17 +5,21 @@ RT-2 has no action head. a language model already has a few thousand tokens it c
 are given a second meaning: a bin of a robot action. then "which word comes next" and "how far should the
 hand move" are the same question, with the same softmax and the same loss. this file has the three parts:
 
-    Tokenizer         byte-level BPE, trained here, run by tiktoken: str <-> token ids
+    Tokenizer         byte-level BPE, trained here or GPT-2's own, run by tiktoken: str <-> token ids
     ActionTokenizer   an action of D numbers <-> D token ids of that same vocabulary
     prompt            the question the model is asked: "Q: what action should the robot take to ...? A:"
 
-the vocabulary, in the order of the ids:
+the vocabulary that is trained here, in the order of the ids:
 
     0 .. 255        the 256 bytes, so that no text is ever unknown
     256 .. 1255     the integers " 0" .. " 999" with the space before them: the token of " i" is 256 + i
     1256, 1257      "Q:" and " A:", the frame of a prompt
     1258 ..         what BPE merged from the corpus, the most frequent pair first
     the last one    <eos>, which no text can encode to
+
+GPT-2's (Tokenizer.gpt2) keeps GPT-2's ids, so that its embedding rows fit: 0 .. 50255 are bytes and merges, 50256 is the
+end of text, here eos. " 0" .. " 361" happen to be tokens of its own; a vocabulary that lacks some of " 0" .. " 255" gets
+them as new tokens behind the last id.
 
 an action is eight numbers. each is cut into 256 uniform bins between its bounds, and the number of the bin
 is written as a token; going back, a bin means its centre. terminate has two values and so two bins:
@@ -43,10 +47,13 @@ so the model reads "Q: what action should the robot take to pick up the red bloc
 terminate here is 0 = go on, 1 = stop. that is our choice: the examples of mid-task actions that the paper
 prints start with 1, so there a 1 probably means "go on".
 """
+import json
 import re
 import warnings
 from collections import Counter
 from collections.abc import Iterable
+from itertools import takewhile
+from pathlib import Path
 
 import numpy as np
 import tiktoken
@@ -60,7 +67,8 @@ PATTERN = (r" ?[QA]:"                                         # the frame of a p
            r"| ?[A-Za-z\x80-\U0010FFFF]+"                     # a word with its leading space
            r"| ?[^A-Za-z0-9 \t\r\n\x80-\U0010FFFF]+"          # punctuation
            r"|[ \t\r\n]+")
-EOS = "<eos>"
+GPT2_PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+KINDS = {"own": (PATTERN, "<eos>"), "gpt2": (GPT2_PATTERN, "<|endoftext|>")}      # how text is split, how eos is shown
 BYTES = [bytes([i]) for i in range(256)]
 INTEGERS = [b" %d" % i for i in range(1000)]
 FRAME = [b"Q:", b" A:"]
@@ -99,20 +107,22 @@ def train_bpe(counts: dict[bytes, int], n_merges: int, ranks: dict[bytes, int] |
 
 class Tokenizer:
     """
-    text <-> token ids. made by Tokenizer.train or Tokenizer.from_state; ids are laid out as in the module
-    docstring. tiktoken takes a piece that is a token whole, so " 41" is one token and never " 4" + "1".
+    text <-> token ids. made by Tokenizer.train, Tokenizer.gpt2 or Tokenizer.from_state; ids are laid out as in the
+    module docstring. tiktoken takes a piece that is a token whole, so " 41" is one token and never " 4" + "1".
 
-    n_vocab: number of ids. eos: the id of <eos>. tokens: the bytes of each id but <eos>. least_used: ids from
-    the least used in the training corpus up, the higher id first in a tie; bytes, " 0" .. " 255", "Q:", " A:"
-    and <eos> are not among them.
+    n_vocab: number of ids. eos: the id of <eos>. tokens: the bytes of each id but eos, in order. integers: the ids of
+    " 0", " 1", ... as far as each is a token. least_used: ids from the least used in the training corpus up, the
+    higher id first in a tie; bytes, " 0" .. " 255", "Q:", " A:" and eos are not among them.
     """
 
-    def __init__(self, tokens: list[bytes], least_used: list[int]):
-        self.tokens, self.least_used = tokens, least_used
-        self.eos = len(tokens)
+    def __init__(self, tokens: list[bytes], least_used: list[int], kind: str = "own", eos: int | None = None):
+        self.tokens, self.least_used, self.kind = tokens, least_used, kind
+        self.eos = len(tokens) if eos is None else eos
         self.n_vocab = len(tokens) + 1
-        self.enc = tiktoken.Encoding("rt2", pat_str=PATTERN, mergeable_ranks={t: i for i, t in enumerate(tokens)},
-                                     special_tokens={EOS: self.eos})
+        ranks = {t: i if i < self.eos else i + 1 for i, t in enumerate(tokens)}
+        self.integers = [ranks[t] for t in takewhile(ranks.__contains__, INTEGERS)]
+        pattern, shown = KINDS[kind]
+        self.enc = tiktoken.Encoding("rt2", pat_str=pattern, mergeable_ranks=ranks, special_tokens={shown: self.eos})
 
     @classmethod
     def train(cls, corpus: Iterable[str], n_vocab: int = 4096) -> "Tokenizer":
@@ -125,7 +135,7 @@ class Tokenizer:
         """
         least = len(FIXED) + 1
         if n_vocab < least:
-            raise ValueError(f"n_vocab is {n_vocab}, but bytes, integers, 'Q:', ' A:' and {EOS} need {least}; raise it")
+            raise ValueError(f"n_vocab is {n_vocab}, but bytes, integers, 'Q:', ' A:' and <eos> need {least}; raise it")
         if isinstance(corpus, str):
             raise ValueError(f"corpus is one string ({corpus[:20]!r}...); pass a list of strings")
         counts = Counter(piece for text in corpus for piece in re.findall(PATTERN, text))
@@ -142,8 +152,44 @@ class Tokenizer:
         tok.least_used = sorted(set(range(len(tokens))) - kept, key=lambda i: (used[i], -i))
         return tok
 
+    @classmethod
+    def gpt2(cls, folder) -> "Tokenizer":
+        """
+        GPT-2's tokenizer, from a folder with vocab.json and merges.txt (hugging face's names) or encoder.json and
+        vocab.bpe (OpenAI's). its merges are ordered by how often they were used, so the least used are the last.
+        those of " 0" .. " 255" that it lacks are added. ValueError if the files are missing or are another model's.
+
+        Example: Tokenizer.gpt2("gpt2").encode("Hello world") -> [15496, 995]
+        """
+        for names in (("vocab.json", "merges.txt"), ("encoder.json", "vocab.bpe")):
+            words, merges = (Path(folder) / name for name in names)
+            if words.is_file() and merges.is_file():
+                break
+        else:
+            raise ValueError(f"{folder} has no tokenizer of GPT-2; it needs vocab.json and merges.txt (hugging face's names) "
+                             "or encoder.json and vocab.bpe (OpenAI's)")
+        # in these files each byte is a visible letter: itself, or the next one from 256 on
+        visible = [*range(33, 127), *range(161, 173), *range(174, 256)]
+        letters = {chr(b): b for b in visible}
+        letters |= {chr(256 + i): b for i, b in enumerate(b for b in range(256) if b not in visible)}
+        try:
+            vocab = json.loads(words.read_text("utf-8"))
+            eos = vocab.pop(KINDS["gpt2"][1])
+            tokens = [bytes(letters[c] for c in t) for t in sorted(vocab, key=vocab.get)]
+            lines = [line.split() for line in merges.read_text("utf-8").split("\n") if line and line[:9] != "#version:"]
+            merged = [bytes(letters[c] for c in a + b) for a, b in lines]
+        except (ValueError, KeyError, TypeError, AttributeError) as e:
+            raise ValueError(f"{words} or {merges} is damaged or not of GPT-2 ({type(e).__name__}: {e})") from None
+        # tiktoken merges in the order of the ids, so that must be the order of the merges
+        if [*sorted(vocab.values()), eos] != list(range(len(vocab) + 1)) or set(tokens[:256]) != set(BYTES) \
+                or tokens[256:] != merged:
+            raise ValueError(f"{words} does not number 256 bytes, then the merges of {merges}, then <|endoftext|>, as GPT-2 does")
+        least_used = [i for i in range(eos - 1, 255, -1) if tokens[i] not in INTEGERS[:256]]
+        missing = [t for t in INTEGERS[:256] if t not in tokens]
+        return cls(tokens + missing, least_used, "gpt2", eos)
+
     def encode(self, text: str) -> list[int]:
-        """the ids of any text. the letters "<eos>" in it are text: no text encodes to the special token."""
+        """the ids of any text. the letters "<eos>" in it are text: no text encodes to that token."""
         return self.enc.encode_ordinary(text)
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
@@ -159,22 +205,23 @@ class Tokenizer:
         return self.decode_bytes(ids).decode("utf-8", errors="replace")
 
     def integer(self, i: int) -> int:
-        """the id of the token " i", for i in 0 .. 999.  Example: tok.decode([tok.integer(41)]) -> " 41" """
-        if not 0 <= i <= 999:
-            raise ValueError(f"integer {i} has no token of its own; use 0 to 999")
-        return 256 + int(i)
+        """the id of the token " i", for i in 0 .. 999 (GPT-2: 361).  Example: tok.decode([tok.integer(41)]) -> " 41" """
+        if not 0 <= i < len(self.integers):
+            raise ValueError(f"integer {i} has no token of its own; use 0 to {len(self.integers) - 1}")
+        return self.integers[i]
 
     def state(self) -> dict:
         """plain lists, strings and numbers, for torch.save and torch.load(weights_only=True)."""
-        return {"tokens": [t.decode("latin-1") for t in self.tokens], "least_used": list(self.least_used)}
+        return {"tokens": [t.decode("latin-1") for t in self.tokens], "least_used": list(self.least_used),
+                "kind": self.kind, "eos": self.eos}
 
     @classmethod
     def from_state(cls, state: dict) -> "Tokenizer":
         """the tokenizer that .state() was taken from. ValueError if its ids are laid out differently."""
-        tokens = [t.encode("latin-1") for t in state["tokens"]]
-        if tokens[:len(FIXED)] != FIXED:
+        tokens, kind = [t.encode("latin-1") for t in state["tokens"]], state.get("kind", "own")
+        if kind not in KINDS or kind == "own" and tokens[:len(FIXED)] != FIXED or not {*BYTES, *INTEGERS[:256]} <= set(tokens):
             raise ValueError("this tokenizer state has another layout of bytes and integers; train a new tokenizer")
-        return cls(tokens, list(state["least_used"]))
+        return cls(tokens, list(state["least_used"]), kind, state.get("eos"))
 
 
 class ActionTokenizer:
@@ -205,7 +252,7 @@ class ActionTokenizer:
             if name == "terminate" and (lo, hi) != (0, 1):
                 raise ValueError(f"bounds of terminate are {lo:g} and {hi:g}; they must be 0 (go on) and 1 (stop)")
         if scheme == "integer":
-            tokens = [tokenizer.integer(i) for i in range(1000)]
+            tokens = tokenizer.integers
         elif scheme == "overwrite":
             tokens = tokenizer.least_used
         else:
@@ -219,11 +266,12 @@ class ActionTokenizer:
         self.bin_of[self.ids] = np.arange(n_bins)
         self.allowed = (self.bin_of >= 0) & (self.bin_of < self.bins_of[:, None])
 
-    def bins(self, actions) -> np.ndarray:
+    def bins(self, actions, quiet: bool = False) -> np.ndarray:
         """
         actions (..., D) -> bin numbers (..., D) int64. a number outside its bounds is clipped to them, a
-        terminate that is neither 0 nor 1 is rounded, both with a warning that names it. ValueError if the
-        last axis is not D long or a number is NaN or infinite.
+        terminate that is neither 0 nor 1 is rounded, both with a warning that names it; quiet clips without one,
+        for bounds that are meant to cut off the ends. ValueError if the last axis is not D long or a number is
+        NaN or infinite.
         """
         a = np.asarray(actions, dtype=np.float64)
         if a.ndim == 0 or a.shape[-1] != len(self.names):
@@ -238,16 +286,16 @@ class ActionTokenizer:
                 off, what = np.minimum(np.abs(x), np.abs(x - 1)), "neither 0 (go on) nor 1 (stop): rounded"
             else:
                 off, what = np.maximum(lo - x, x - hi), f"outside its bounds {lo:g} to {hi:g}: clipped"
-            if (off > tiny[d]).any():
+            if (off > tiny[d]).any() and not (quiet and not self.is_terminate[d]):
                 warnings.warn(f"{name} is {x[off.argmax()]:g}, {what} ({(off > tiny[d]).sum()} of {x.size} values)",
                               stacklevel=2)
         # terminate is cut in two at 0.5, by the same formula
         b = np.floor((a - self.low) / (self.high - self.low) * self.bins_of)
         return b.clip(0, self.bins_of - 1).astype(np.int64)
 
-    def encode(self, actions) -> np.ndarray:
+    def encode(self, actions, quiet: bool = False) -> np.ndarray:
         """actions (..., D) -> token ids (..., D) int64. warns and raises as .bins does."""
-        return self.ids[self.bins(actions)]
+        return self.ids[self.bins(actions, quiet)]
 
     def decode(self, ids) -> np.ndarray:
         """token ids (..., D) -> actions (..., D) float32, the centres of the bins. ValueError if one is no bin."""
@@ -286,14 +334,14 @@ class ActionTokenizer:
         return self._centres(np.array(words, dtype=np.int64))
 
     def state(self) -> dict:
-        """bounds, names, scheme and the tokenizer, as plain types; see Tokenizer.state."""
-        return {"tokenizer": self.tokenizer.state(), "low": self.low.tolist(), "high": self.high.tolist(),
-                "scheme": self.scheme, "names": list(self.names), "n_bins": int(self.n_bins)}
+        """bounds, names and scheme as plain types; the tokenizer, which several robots may share, has its own .state"""
+        return {"low": self.low.tolist(), "high": self.high.tolist(), "scheme": self.scheme, "names": list(self.names),
+                "n_bins": int(self.n_bins)}
 
     @classmethod
-    def from_state(cls, state: dict) -> "ActionTokenizer":
-        """the ActionTokenizer that .state() was taken from; its Tokenizer is .tokenizer"""
-        return cls(**{**state, "tokenizer": Tokenizer.from_state(state["tokenizer"])})
+    def from_state(cls, state: dict, tokenizer: Tokenizer) -> "ActionTokenizer":
+        """the ActionTokenizer that .state() was taken from, with the tokenizer that it had"""
+        return cls(tokenizer, **state)
 
 
 def prompt(instruction: str) -> str:

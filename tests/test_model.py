@@ -1,4 +1,4 @@
-"""the model: who sees whom, cached = uncached, packed = one by one, loss on targets only, it can learn"""
+"""the model: who sees whom, cached = uncached, packed = one by one, loss on targets only, several pictures, it can learn"""
 import pytest
 import torch
 
@@ -190,15 +190,85 @@ def test_embedding_and_head_are_one_matrix():
     assert names == ["wte.weight"]
 
 
-def test_flops_agree_with_a_count_of_the_matrix_products():
+@pytest.mark.parametrize("settings", [{}, dict(frames=2, vit_cls=True)])
+def test_flops_agree_with_a_count_of_the_matrix_products(settings):
     from torch.utils.flop_counter import FlopCounterMode
-    model, batch = make(), sample(1)
+    model, batch = make(**settings), sample(1)
+    if settings:
+        batch = batch[0].expand(2, -1, -1, -1)[None], *batch[1:]
     with FlopCounterMode(display=False) as counter:
         model(*batch)[1].sum().backward()
     assert model.flops(20, 8) == pytest.approx(counter.get_total_flops(), rel=.05)
 
 
-@pytest.mark.parametrize("settings, word", [(dict(image_size=18), "image_size"), (dict(n_embd=25), "width 25"), (dict(attention="x"), "attention")])
+# -- several pictures
+
+def test_picture_tokens_of_the_frames_follow_each_other():
+    """each frame gives what it gives alone, in its own place; which place it is, the position embedding says"""
+    two, one = make(frames=2), make()
+    one.load_state_dict({**two.state_dict(), "wpe.weight": one.wpe.weight})
+    images = torch.stack([sample(seed=seed)[0] for seed in (0, 1)], 1)      # (B, 2, S, S, 3)
+    assert two.config.n_image == 8 and one.config.n_image == 4
+    torch.testing.assert_close(two.look(images), torch.cat([one.look(images[:, i]) for i in range(2)], 1))
+    assert torch.equal(one.look(images[:, :1]), one.look(images[:, 0]))     # one frame may be said either way
+    _, tokens, segment, target = sample()
+    assert not torch.equal(two(images, tokens, segment, target)[0], two(images.flip(1), tokens, segment, target)[0])
+
+
+@pytest.mark.parametrize("attention", ["prefix", "causal"])
+def test_with_two_frames_generation_agrees_with_the_training_pass(attention):
+    model, images = make(frames=2, attention=attention), torch.stack([sample(2, seed)[0] for seed in (0, 1)], 1)
+    prompts = [[5, 6, 7, 8], [9, 10]]
+    said = model.generate(images, prompts, 5)
+    assert torch.equal(said, model.generate(images, prompts, 5, cache=False))
+    for i, p in enumerate(prompts):
+        tokens, target = torch.tensor([[*p, *said[i].tolist()]]), torch.tensor([[False] * len(p) + [True] * 5])
+        assert model(images[i:i + 1], tokens, torch.ones_like(tokens), target)[0].argmax(-1).tolist() == said[i].tolist()
+
+
+# -- options
+
+def test_class_token_is_seen_by_the_patches_and_dropped():
+    model, (images, *_) = make(vit_cls=True), sample()
+    before = model.look(images)
+    assert before.shape == (3, 4, 24)
+    with torch.no_grad():
+        model.vit.cls += 1
+    assert (model.look(images) != before).any(-1).all()
+    assert not any(name.endswith("cls") for name, _ in make().named_parameters())
+
+
+def test_options_do_what_they_say():
+    """gelu is the GPT's alone, vit_eps the ViT's alone"""
+    images = sample()[0]
+    x = torch.randn(2, 5, 24, generator=torch.Generator().manual_seed(0))
+    plain, tanh, eps = make(), make(gelu="tanh"), make(vit_eps=.5)
+    assert torch.equal(plain.look(images), tanh.look(images)) and not torch.equal(plain.think(x, None), tanh.think(x, None))
+    assert not torch.equal(plain.look(images), eps.look(images)) and torch.equal(plain.think(x, None), eps.think(x, None))
+    assert {m.eps for m in eps.vit.modules() if isinstance(m, torch.nn.LayerNorm)} == {.5}
+
+
+@pytest.mark.parametrize("settings", [{}, dict(frames=2, vit_cls=True, gelu="tanh")])
+def test_recompute_changes_no_number(settings):
+    """the same loss and gradients, bit for bit, and it did compute again"""
+    (images, *batch), results = sample(), []
+    if settings:
+        images = torch.stack((images, 255 - images), 1)
+    for recompute in (False, True):
+        model = make(**settings).train()
+        model.recompute, calls = recompute, []
+        for block in (*model.vit.blocks, *model.blocks):
+            block.attn.register_forward_hook(lambda *_: calls.append(1))
+        loss = model(images, *batch)[1].mean()
+        loss.backward()
+        results.append([loss.detach(), *(p.grad for p in model.parameters())])
+        assert len(calls) == (8 if recompute else 4)
+    assert all(torch.equal(a, b) for a, b in zip(*results))
+    assert torch.equal(model.eval().generate(images, [[1], [2], [3]], 3), make(**settings).generate(images, [[1], [2], [3]], 3))
+
+
+@pytest.mark.parametrize("settings, word", [(dict(image_size=18), "image_size"), (dict(n_embd=25), "width 25"), (dict(attention="x"), "attention"),
+                                            (dict(gelu="relu"), "gelu"), (dict(frames=0), "frames")])
 def test_impossible_shapes_are_named(settings, word):
     with pytest.raises(ValueError, match=word):
         ModelConfig(**{**SMALL, **settings})
@@ -209,6 +279,9 @@ def test_a_picture_of_another_shape_or_type_is_refused():
     for bad in (images[:, :8], images.float(), images[0]):
         with pytest.raises(ValueError, match="images must be uint8"):
             model(bad, tokens, segment, target)
+    for bad in (images, torch.stack([images] * 3, 1), torch.stack([images] * 2, 1).float()):
+        with pytest.raises(ValueError, match=r"images must be uint8 of shape \(B, 2, 16, 16, 3\)"):
+            make(frames=2)(bad, tokens, segment, target)
 
 
 def test_a_question_that_is_too_long_is_refused():

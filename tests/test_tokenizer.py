@@ -1,10 +1,12 @@
 """tokenizer.py: each test is named for the property it guards. run: python -m pytest -q tests/test_tokenizer.py"""
 import io
+import json
 import random
 import re
 
 import numpy as np
 import pytest
+import regex  # comes with tiktoken
 import torch
 
 import tokenizer as T
@@ -21,9 +23,39 @@ def tok():
     return Tokenizer.train(CORPUS)
 
 
-@pytest.fixture(params=["integer", "overwrite"])
-def act(request, tok):
-    return ActionTokenizer(tok, LOW, HIGH, request.param)
+LACKING = [7, 41, 128, 130, 200, 255, *range(262, 1000)]    # integers that the tiny GPT-2 below has no token of
+
+
+def gpt2_files():
+    """a tiny tokenizer as GPT-2's files hold one: the bytes of its tokens by id; vocab.json; merges.txt"""
+    visible = [b for b in range(256) if chr(b).isprintable() and chr(b) != " "]
+    order = visible + [b for b in range(256) if b not in visible]
+    letter = {b: chr(b if b in visible else 256 + i - len(visible)) for i, b in enumerate(order)}
+    words = [" %d" % i for i in range(1000) if i not in LACKING] + [" the", " red", "block", "hello", "über", "'re", "\n\n"]
+    tokens, merges = [bytes([b]) for b in order], []
+    for word in words:                                      # merged from the right, so that " 130" does not need " 13"
+        for i in range(len(word.encode()) - 2, -1, -1):
+            if word.encode()[i:] not in tokens:
+                tokens.append(word.encode()[i:])
+                merges.append((word.encode()[i:i + 1], word.encode()[i + 1:]))
+    written = ["".join(letter[b] for b in t) for t in tokens]
+    vocab = {t: i for i, t in enumerate([*written, "<|endoftext|>"])}
+    lines = ["#version: 0.2", *(" ".join("".join(letter[b] for b in half) for half in pair) for pair in merges), ""]
+    return tokens, json.dumps(vocab, ensure_ascii=False), "\n".join(lines)
+
+
+@pytest.fixture(scope="module")
+def gpt2(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("gpt2")
+    for name, text in zip(("vocab.json", "merges.txt"), gpt2_files()[1:]):
+        (folder / name).write_text(text, "utf-8")
+    return Tokenizer.gpt2(folder)
+
+
+@pytest.fixture(params=["tok integer", "tok overwrite", "gpt2 integer", "gpt2 overwrite"])
+def act(request):
+    tokenizer, scheme = request.param.split()
+    return ActionTokenizer(request.getfixturevalue(tokenizer), LOW, HIGH, scheme)
 
 
 def uniform(n):
@@ -81,6 +113,20 @@ def test_out_of_range_is_clipped_with_a_warning_that_names_the_number(act, d):
         assert message.startswith(f"{T.NAMES[d]} is {value:g}, outside its bounds {LOW[d]:g} to {HIGH[d]:g}")
 
 
+@pytest.mark.filterwarnings("error")
+def test_quiet_clips_without_a_warning_and_nothing_else(act):
+    a = uniform(5)
+    a[:, 1:] *= 3
+    assert (act.bins(a, quiet=True) == act.bins(a.clip(LOW, HIGH))).all()
+    assert (act.encode(a, quiet=True) == act.encode(a.clip(LOW, HIGH))).all()
+    a[2, 0] = .3                                            # no bound cuts this off
+    with pytest.raises(UserWarning, match="terminate is 0.3"):
+        act.encode(a, quiet=True)
+    a[2, :2] = 1, np.nan
+    with pytest.raises(ValueError, match="^dx is nan"):
+        act.encode(a, quiet=True)
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_a_number_that_is_not_finite_raises_and_is_named(act, value):
     a = uniform(3)
@@ -108,7 +154,8 @@ def test_leading_dimensions_and_types_are_kept(act):
     assert (act.encode(a)[4] == act.encode(a[4])).all()
 
 
-def test_decoding_a_token_that_is_no_bin_names_slot_and_token(act, tok):
+def test_decoding_a_token_that_is_no_bin_names_slot_and_token(act):
+    tok = act.tokenizer
     ids = act.encode(uniform(2))
     for d, bad in ((5, tok.encode("Q:")[0]), (3, tok.eos), (0, act.ids[2]), (2, -1), (7, tok.n_vocab)):
         broken = ids.copy()
@@ -119,7 +166,8 @@ def test_decoding_a_token_that_is_no_bin_names_slot_and_token(act, tok):
         act.decode(ids.astype(np.float64))
 
 
-def test_allowed_has_two_tokens_for_terminate_and_256_elsewhere(act, tok):
+def test_allowed_has_two_tokens_for_terminate_and_256_elsewhere(act):
+    tok = act.tokenizer
     assert act.allowed.shape == (8, tok.n_vocab) and act.allowed.dtype == bool
     assert act.allowed.sum(1).tolist() == [2] + [256] * 7
     assert set(np.flatnonzero(act.allowed[0])) == set(act.ids[:2])
@@ -301,19 +349,108 @@ def test_no_digits_are_merged_beyond_the_integers():
     assert tok.tokens[:len(T.FIXED)] == T.FIXED and len(set(tok.tokens)) == len(tok.tokens)
 
 
-def test_state_survives_torch_save_and_weights_only_load(act):
+def saved(state):
     file = io.BytesIO()
-    torch.save({"tok": act.tokenizer.state(), "act": act.state()}, file)
+    torch.save(state, file)
     file.seek(0)
-    state = torch.load(file, weights_only=True)
-    tok, again = Tokenizer.from_state(state["tok"]), ActionTokenizer.from_state(state["act"])
-    assert tok.state() == again.tokenizer.state() == act.tokenizer.state()
+    return torch.load(file, weights_only=True)
+
+
+def test_state_survives_torch_save_and_weights_only_load(act):
+    """one tokenizer may serve several robots"""
+    other = ActionTokenizer(act.tokenizer, [-1, 0], [1, 1], names=("x", "terminate"), n_bins=100)
+    state = saved({"tokenizer": act.tokenizer.state(), "robots": {"world": act.state(), "other": other.state()}})
+    tok = Tokenizer.from_state(state["tokenizer"])
+    again, small = (ActionTokenizer.from_state(state["robots"][name], tok) for name in ("world", "other"))
+    assert again.tokenizer is small.tokenizer is tok
+    assert tok.state() == act.tokenizer.state() and again.state() == act.state() and small.state() == other.state()
     assert tok.n_vocab == act.tokenizer.n_vocab and tok.eos == act.tokenizer.eos
     for s in STRINGS + CORPUS[:3]:
-        assert tok.encode(s) == again.tokenizer.encode(s) == act.tokenizer.encode(s)
+        assert tok.encode(s) == act.tokenizer.encode(s)
     a = uniform(50)
     assert (again.encode(a) == act.encode(a)).all() and (again.allowed == act.allowed).all()
     assert (again.low == act.low).all() and (again.high == act.high).all() and again.names == act.names
-    state["tok"]["tokens"][300] = "x"
+    assert (small.encode(a[:, :2][:, ::-1]) == other.encode(a[:, :2][:, ::-1])).all()
+    tokens = state["tokenizer"]["tokens"]
+    tokens[tokens.index(" 44")] = "x"
     with pytest.raises(ValueError, match="another layout"):
-        Tokenizer.from_state(state["tok"])
+        Tokenizer.from_state(state["tokenizer"])
+
+
+def test_a_state_from_before_there_were_two_kinds_is_read(tok):
+    state = {key: tok.state()[key] for key in ("tokens", "least_used")}
+    assert Tokenizer.from_state(state).state() == tok.state()
+    with pytest.raises(ValueError, match="another layout"):
+        Tokenizer.from_state({**state, "kind": "words"})
+
+
+# -- GPT-2's tokenizer
+
+def reference(text, ranks):
+    """GPT-2's encoder in the plainest way: split; merge the pair of neighbours of the lowest rank until there is none"""
+    ids = []
+    for piece in regex.findall(r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+", text):
+        parts = [bytes([b]) for b in piece.encode()]
+        while piece.encode() not in ranks and len(parts) > 1:
+            rank, i = min((ranks.get(parts[i] + parts[i + 1], 10 ** 9), i) for i in range(len(parts) - 1))
+            if rank == 10 ** 9:
+                break
+            parts[i:i + 2] = [parts[i] + parts[i + 1]]
+        ids += [ranks[piece.encode()]] if piece.encode() in ranks else [ranks[part] for part in parts]
+    return ids
+
+
+def test_gpt2_ids_are_its_own_and_missing_integers_stand_behind_them(gpt2):
+    tokens, n = gpt2_files()[0], len(gpt2_files()[0])
+    assert gpt2.eos == n and gpt2.tokens[:n] == tokens and gpt2.n_vocab == n + 1 + 6
+    assert [gpt2.decode_bytes([i]) for i in range(n)] == tokens and gpt2.decode([n]) == "<|endoftext|>"
+    assert [gpt2.decode([i]) for i in range(n + 1, gpt2.n_vocab)] == [" 7", " 41", " 128", " 130", " 200", " 255"]
+    assert [gpt2.encode(f" {i}") for i in range(256)] == [[gpt2.integer(i)] for i in range(256)]
+    assert gpt2.integer(44) == tokens.index(b" 44") and gpt2.integer(7) == n + 1 and len(gpt2.integers) == 262
+    assert gpt2.encode("red 41, 130")[-3:] == [gpt2.integer(41), tokens.index(b","), gpt2.integer(130)]
+    with pytest.raises(ValueError, match="use 0 to 261"):
+        gpt2.integer(262)
+
+
+def test_gpt2_encodes_as_the_plainest_encoder_does(gpt2):
+    ranks = {gpt2.decode_bytes([i]): i for i in range(gpt2.n_vocab) if i != gpt2.eos}
+    numbers = [f"a {i} {i}{i} {i}, {i}a" for i in range(0, 400, 3)]
+    for s in [*strings(), *CORPUS, *numbers, "we're don't", "hello the red block\n\n\n x  y   \n", "<|endoftext|>"]:
+        ids = gpt2.encode(s)
+        assert ids == reference(s, ranks) and gpt2.decode_bytes(ids) == s.encode() and gpt2.eos not in ids
+
+
+def test_gpt2_overwrites_its_last_merges(gpt2):
+    """they are the least used; bytes, " 0" .. " 255" and eos stay"""
+    tokens = gpt2_files()[0]
+    last = [i for i in range(len(tokens) - 1, 255, -1) if not re.fullmatch(rb" ([01]?\d?\d|2[0-4]\d|25[0-5])", tokens[i])]
+    assert gpt2.least_used == last and ActionTokenizer(gpt2, LOW, HIGH, "overwrite").ids.tolist() == last[:256]
+
+
+def test_gpt2_is_read_under_both_spellings_of_its_files(gpt2, tmp_path):
+    _, vocab, merges = gpt2_files()
+    (tmp_path / "encoder.json").write_text(vocab, "utf-8")
+    (tmp_path / "merges.txt").write_text(merges, "utf-8")   # one of each is not enough
+    with pytest.raises(ValueError, match=re.escape(str(tmp_path)) + ".*vocab.json and merges.txt.*encoder.json and vocab.bpe"):
+        Tokenizer.gpt2(tmp_path)
+    (tmp_path / "vocab.bpe").write_text(merges, "utf-8")
+    assert Tokenizer.gpt2(tmp_path).state() == Tokenizer.gpt2(str(tmp_path)).state() == gpt2.state()
+
+
+def test_files_that_are_not_gpt2s_are_refused_by_name(tmp_path):
+    tokens, vocab, merges = gpt2_files()
+    words, lines = json.loads(vocab), merges.split("\n")
+    swapped = {**words, "Ġ0": words["Ġ1"], "Ġ1": words["Ġ0"]}
+    for v, m in ((vocab[:-1], merges), ("[]", merges), (vocab.replace("<|endoftext|>", "</s>"), merges),
+                 (json.dumps(swapped), merges), (json.dumps({**words, "Ġ0": "1"}), merges),
+                 (json.dumps({**words, "€": 9999}), merges),
+                 (json.dumps({**words, "<|endoftext|>": 0}), merges), (json.dumps({t: i + 1 for t, i in words.items()}), merges),
+                 (vocab, "\n".join(lines[:-2])), (vocab, "\n".join([lines[2], lines[1], *lines[3:]])), (vocab, merges + "x"),
+                 (vocab, ""), (json.dumps({t: i for i, t in enumerate(list(words)[256:])}), merges)):
+        (tmp_path / "vocab.json").write_text(v, "utf-8")
+        (tmp_path / "merges.txt").write_text(m, "utf-8")
+        with pytest.raises(ValueError, match="vocab.json.*merges.txt"):
+            Tokenizer.gpt2(tmp_path)
+    (tmp_path / "merges.txt").write_bytes(b"\xff\xfe")
+    with pytest.raises(ValueError, match="vocab.json.*merges.txt"):
+        Tokenizer.gpt2(tmp_path)

@@ -1,0 +1,483 @@
+"""LeRobot data sets, written here from the description of the format. a picture is one grey, and its action tells which"""
+import importlib
+import io
+import json
+import os
+import pickle
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+pa = pytest.importorskip("pyarrow")
+import pyarrow.parquet as pq
+
+import logs
+from logs_lerobot import LeRobot, Video
+
+CAMERA, FPS, LENGTHS = "observation.images.top", 10, (8, 12)
+in_processes = logs.in_processes
+
+
+@pytest.fixture(autouse=True)
+def in_this_process(monkeypatch):
+    """a pool of processes takes a second to start; one test below has it"""
+    monkeypatch.setattr(logs, "in_processes", map)
+
+
+def film(path, greys, codec="mpeg4", container={}, **options):
+    av = pytest.importorskip("av")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w", options=container) as container:
+        stream = container.add_stream(codec, rate=FPS, options=options)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for grey in greys:
+            frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), grey, np.uint8), format="rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+
+
+def needs(codec):
+    try:
+        pytest.importorskip("av").Codec(codec, "w")
+    except ValueError:
+        pytest.skip(f"this av cannot write {codec}")
+
+
+def png(grey, mode="RGB"):
+    file = io.BytesIO()
+    Image.new("L", (64, 48), grey).convert(mode).save(file, "png")
+    return file.getvalue()
+
+
+def save(path, columns):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table(columns), path, row_group_size=5)
+
+
+def write(root, version="v2.1", kind="video", D=7, action="action", camera=CAMERA, names=None, text="task", lists=None, clock=0.,
+          cell=lambda grey: {"bytes": png(grey), "path": None}, features=None):
+    """a data set of two episodes, of 8 and 12 steps; their 20 greys are 10, 22, 34, ..."""
+    v3, greys, tables, start = version == "v3.0", [10 + 12 * i for i in range(sum(LENGTHS))], [], 0
+    for e, T in enumerate(LENGTHS):
+        grey = greys[start:start + T]
+        numbers = [[g / 1000] + [.01] * (D - 1) for g in grey]
+        tables.append({
+            action: pa.array(numbers, lists or pa.list_(pa.float32())), "observation.state": numbers,
+            "timestamp": pa.array(clock + np.arange(T) / FPS, pa.float32()), "frame_index": np.arange(T),
+            "episode_index": [e] * T, "index": np.arange(start, start + T), "task_index": [e] * T})
+        if kind == "image":
+            tables[-1][camera] = [cell(g) for g in grey]
+        if kind == "video" and not v3:
+            film(root / f"videos/chunk-000/{camera}/episode_{e:06d}.mp4", grey)
+        start += T
+    if v3:
+        save(root / "data/chunk-000/file-000.parquet", pa.concat_tables(map(pa.table, tables)))
+        if kind == "video":
+            film(root / f"videos/{camera}/chunk-000/file-000.mp4", greys)
+        save(root / "meta/tasks.parquet", {"task_index": [1, 0], text: ["push the cup", "open the box"]})
+        save(root / "meta/episodes/chunk-000/file-000.parquet", {
+            "episode_index": [0, 1], "dataset_from_index": [0, 8], "dataset_to_index": [8, 20], "data/chunk_index": [0, 0],
+            "data/file_index": [0, 0]} | ({f"videos/{camera}/chunk_index": [0, 0], f"videos/{camera}/file_index": [0, 0],
+                                           f"videos/{camera}/from_timestamp": [0., .8]} if kind == "video" else {}))
+    else:
+        for e, table in enumerate(tables):
+            save(root / f"data/chunk-000/episode_{e:06d}.parquet", table)
+        (root / "meta").mkdir()
+        (root / "meta/tasks.jsonl").write_text('{"task_index": 0, "task": "open the box"}\n'
+                                               '{"task_index": 1, "task": "push the cup"}\n')
+    number = {"dtype": "int64", "shape": [1], "names": None}
+    info(root, codebase_version=version, fps=FPS, chunks_size=1000, total_episodes=len(LENGTHS), total_frames=start,
+         data_path="data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet" if v3 else
+         "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet",
+         video_path=None if kind == "image" else "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4" if v3 else
+         "videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06d}.mp4",
+         features={camera: {"dtype": kind, "shape": [48, 64, 3], "names": ["height", "width", "channel"]},
+                   action: {"dtype": "float32", "shape": [D], "names": names}, "timestamp": number, "task_index": number,
+                   "observation.state": {"dtype": "float32", "shape": [D], "names": None}} | (features or {}))
+    return root
+
+
+def info(root, **changes):
+    file = root / "meta/info.json"
+    file.write_text(json.dumps((json.loads(file.read_text()) if file.exists() else {}) | changes))
+
+
+def read(root, **options):
+    return LeRobot(root, root.with_name("cache"), quiet=True, **options)
+
+
+def right(log, order=None):
+    """every picture is that of its step: nearer to its grey than to the next"""
+    order = range(len(log)) if order is None else order
+    return all(log.picture(i).shape == (48, 64, 3) and abs(log.picture(i).mean() - 1000 * log.actions[i][1]) < 6 for i in order)
+
+
+# -- what the log says
+
+@pytest.mark.parametrize("kind", ["video", "image"])
+@pytest.mark.parametrize("version", ["v2.0", "v2.1", "v3.0"])
+def test_steps_words_and_pictures_of_every_version(tmp_path, version, kind):
+    log = read(write(tmp_path / "set", version, kind))
+    assert log.counts == {"episodes": 2, "steps": 20, "skipped": {}}
+    assert log.names == ["terminate", "a0", "a1", "a2", "a3", "a4", "a5", "a6"]
+    assert [log.instruction(i) for i in (0, 7, 8, 19)] == ["open the box"] * 2 + ["push the cup"] * 2
+    assert np.flatnonzero(log.actions[:, 0]).tolist() == [7, 19] and (log.previous(8), log.previous(9)) == (8, 8)
+    assert np.allclose(log.actions[:, 1], [.01 + .012 * i for i in range(20)])
+    assert log.picture(3).dtype == np.uint8 and right(log)
+    assert right(read(tmp_path / "set"), [19, 0, 8, 7, 12])         # from the index that is there now
+
+
+def test_the_scan_runs_in_other_processes(tmp_path, monkeypatch):
+    monkeypatch.setattr(logs, "in_processes", in_processes)
+    assert right(read(write(tmp_path / "set")))
+
+
+@pytest.mark.parametrize("text", ["task", "__index_level_0__"])
+def test_both_spellings_of_the_tasks_of_v3(tmp_path, text):
+    assert read(write(tmp_path / "set", "v3.0", "image", text=text)).texts == ["open the box", "push the cup"]
+
+
+@pytest.mark.parametrize("D, names, said", [
+    (2, None, ["a0", "a1"]), (14, {"motors": list("abcdefghijklmn")}, list("abcdefghijklmn")), (2, ["x", "y"], ["x", "y"]),
+    (2, [["x", "y"]], ["x", "y"]), (2, {"y": 1, "x": 0}, ["x", "y"]),
+    (2, ["x", "x"], ["a0", "a1"]), (2, ["x"], ["a0", "a1"]), (2, ["x", "y", "z"], ["a0", "a1"]), (2, "xy", ["a0", "a1"]),
+    (2, ["terminate", "x"], ["a0", "a1"])])
+def test_names_of_the_numbers(tmp_path, D, names, said):
+    root = write(tmp_path / "set", kind="image", D=D, names=names)
+    assert read(root).names == ["terminate", *said]
+    mine = [f"n{d}" for d in range(D)]
+    assert read(root, names=mine).names == ["terminate", *mine]
+    for bad in (["x"], ["x"] * D, ["terminate", *mine[1:]], [*mine, "x"]):
+        with pytest.raises(ValueError, match="give each a name of its own"):
+            read(root, names=bad)
+
+
+@pytest.mark.parametrize("lists", [pa.list_(pa.float64()), pa.list_(pa.float32(), 2), pa.large_list(pa.float64())])
+def test_lists_of_any_kind(tmp_path, lists):
+    assert right(read(write(tmp_path / "set", kind="image", D=2, lists=lists)))
+
+
+def test_one_number_is_a_column_without_lists(tmp_path):
+    root = write(tmp_path / "set", kind="image", D=1)
+    for file in root.glob("data/*/*"):
+        table = pq.read_table(file)
+        pq.write_table(table.set_column(0, "action", pa.array([a[0] for a in table["action"].to_pylist()], pa.float64())), file)
+    assert right(read(root))
+
+
+# -- odd sets
+
+def test_other_keys_and_the_choice_of_a_camera(tmp_path):
+    more = {"observation.images.desktop": {"dtype": "video", "shape": [48, 64, 3]}, "sound": {"dtype": "audio", "shape": [1]}}
+    root = write(tmp_path / "set", camera="image", action="actions", kind="image", features=more)
+    with pytest.raises(ValueError, match="fits 2 cameras; use one of: image, observation.images.desktop"):
+        read(root)
+    assert right(read(root, camera="image"))
+    with pytest.raises(ValueError, match="fits 0 cameras"):
+        read(root, camera="top")                            # the end of a name, but not of a part of one
+    with pytest.raises(ValueError, match="0 folders have videos of observation.images.desktop"):
+        read(root, camera="desktop")                        # in info.json alone
+    assert right(read(root, camera="image", action="observation.state"))
+    with pytest.raises(ValueError, match="no feature 'action' that"):
+        read(root, camera="image", action="action")
+
+
+def test_a_camera_without_its_column(tmp_path):
+    root = write(tmp_path / "set", kind="image", features={"depth": {"dtype": "image", "shape": [48, 64, 1]}})
+    with pytest.raises(ValueError, match="episode_000000.parquet has no column 'depth'; it has: action"):
+        read(root, camera="depth")
+
+
+def test_an_episode_without_its_video_is_left_out_until_it_comes(tmp_path):
+    root = write(tmp_path / "set")
+    file = root / f"videos/chunk-000/{CAMERA}/episode_000000.mp4"
+    file.rename(tmp_path / "away.mp4")
+    log = read(root)
+    assert log.counts == {"episodes": 1, "steps": 12, "skipped": {"episodes without pictures": 1}} and right(log)
+    (tmp_path / "away.mp4").rename(file)
+    assert len(read(root)) == 20
+
+
+@pytest.mark.parametrize("nothing", [None, float("nan"), float("inf"), 1e300])
+def test_an_episode_of_v3_without_a_video(tmp_path, nothing):
+    root = write(tmp_path / "set", "v3.0")
+    file = root / "meta/episodes/chunk-000/file-000.parquet"
+    table = pq.read_table(file).to_pydict()
+    save(file, table | {f"videos/{CAMERA}/{k}": pa.array([nothing, v]) for k, v in
+                        (("chunk_index", 0.), ("file_index", 0.), ("from_timestamp", .8))})
+    log = read(root)
+    assert log.counts["skipped"] == {"episodes without pictures": 1} and right(log)
+
+
+@pytest.mark.parametrize("folder", ["video/chunk-000/" + CAMERA, "videos/chunk-000/top", "film/chunk-000/top"])
+def test_videos_in_another_folder_than_told(tmp_path, folder):
+    root = write(tmp_path / "set")
+    (root / folder).parent.mkdir(parents=True, exist_ok=True)
+    (root / "videos/chunk-000" / CAMERA).rename(root / folder)
+    assert right(read(root))
+    (root / "more").mkdir()
+    (root / folder).parent.rename(root / "more/chunk-000")
+    assert right(read(root))
+    (root / "most/chunk-000/top").mkdir(parents=True)
+    (root / "most/chunk-000/top/episode_000000.mp4").touch()
+    with pytest.raises(ValueError, match="2 folders have videos of"):
+        read(root)
+
+
+@pytest.mark.parametrize("version", ["v2.1", "v3.0"])
+def test_a_clock_that_does_not_start_at_0(tmp_path, version):
+    assert right(read(write(tmp_path / "set", version, clock=1234.5)))
+
+
+def test_the_rows_of_v3_go_by_episode_index_not_by_wrong_metadata(tmp_path):
+    root = write(tmp_path / "set", "v3.0")
+    table = pq.read_table(root / "data/chunk-000/file-000.parquet")
+    pq.write_table(table.slice(0, 8), root / "data/chunk-000/file-000.parquet")
+    pq.write_table(table.slice(8), root / "data/chunk-000/file-001.parquet")       # where meta/episodes does not say it is
+    file = root / "meta/episodes/chunk-000/file-000.parquet"
+    save(file, pq.read_table(file).to_pydict() | {"dataset_from_index": [3, 3], "dataset_to_index": [4, 4]})
+    log = read(root)
+    assert len(log) == 20 and right(log)
+
+
+def test_pictures_that_are_bytes_or_files(tmp_path):
+    assert right(read(write(tmp_path / "bytes", kind="image", cell=lambda grey: png(grey, "L"))))
+    root = tmp_path / "files"
+
+    def cell(grey):
+        (root / "images").mkdir(parents=True, exist_ok=True)
+        (root / f"images/{grey}.png").write_bytes(png(grey))
+        return {"bytes": None, "path": f"images/{grey}.png"}
+    log = read(write(root, kind="image", cell=cell))
+    assert right(log)
+    (root / "images/10.png").unlink()
+    with pytest.raises(ValueError, match=f"episode_000000.parquet: row 0 of '{CAMERA}' cannot be read .FileNotFoundError"):
+        log.picture(0)
+
+
+def test_numbers_that_are_not_finite_leave_the_episode_out(tmp_path):
+    root = write(tmp_path / "set", kind="image", D=2)
+    file = root / "data/chunk-000/episode_000001.parquet"
+    table = pq.read_table(file).to_pydict()
+    table["action"][3] = [float("nan"), 0]
+    save(file, table)
+    assert read(root).counts["skipped"] == {"episodes with an action that is not finite": 1}
+
+
+# -- pictures in any order
+
+@pytest.mark.parametrize("kind", ["video", "image"])
+def test_any_order_gives_the_same_pictures(tmp_path, kind):
+    log = read(write(tmp_path / "set", "v3.0", kind))
+    one_by_one = [log.picture(i) for i in range(20)]
+    for i in np.random.default_rng(0).integers(0, 20, 60):
+        assert (log.picture(i) == one_by_one[i]).all()
+    assert (pickle.loads(pickle.dumps(log)).picture(3) == one_by_one[3]).all()      # as a loader that spawns its workers does
+
+
+@pytest.mark.parametrize("codec, options", [
+    ("mpeg4", {}), ("libx264", {}), ("libx264", {"x264-params": "keyint=8:open-gop=1:scenecut=0:b-adapt=0:bframes=3"}),
+    ("libx265", {"x265-params": "keyint=8:scenecut=0:b-adapt=0:bframes=3:log-level=none"}), ("libsvtav1", {"g": "2"})])
+def test_frames_by_time_whatever_the_codec(tmp_path, codec, options):
+    needs(codec)
+    film(tmp_path / "a.mp4", [10 + 12 * i for i in range(20)], codec, **options)
+    for i in [*range(20), *np.random.default_rng(0).integers(0, 20, 40)]:
+        if i % 7 == 0:
+            video = Video(str(tmp_path / "a.mp4"), FPS)
+        assert abs(video[float(np.float32(i / FPS))].mean() - 10 - 12 * i) < 6
+        assert abs(video[i / FPS + .4 / FPS].mean() - 10 - 12 * i) < 6
+    for i in (18, 20, 19, -1, 0):
+        frame = video[i / FPS]
+        assert frame is None if i in (20, -1) else abs(frame.mean() - 10 - 12 * i) < 6
+
+
+def test_the_next_frame_is_decoded_not_sought(tmp_path):
+    pytest.importorskip("av")
+    film(tmp_path / "a.mp4", range(0, 240, 12))
+    video, sought = Video(str(tmp_path / "a.mp4"), FPS), []
+    container = video.container
+
+    class Counting:
+        def seek(self, *a, **k):
+            sought.append(a)
+            container.seek(*a, **k)
+
+        def __getattr__(self, name):
+            return getattr(container, name)
+    video.container = Counting()
+    for i in (0, 1, 2, 2, 5, 6, 19, 3):
+        assert abs(video[i / FPS].mean() - 12 * i) < 6
+    assert len(sought) == 3 and sought[1][0] > 0            # for 0, 19 and 3
+
+
+class Greys(torch.utils.data.Dataset):
+    def __init__(self, log):
+        self.log = log
+
+    def __len__(self):
+        return len(self.log)
+
+    def __getitem__(self, i):
+        return i, self.log.picture(i).mean()
+
+
+@pytest.mark.parametrize("kind", ["video", "image"])
+def test_worker_processes_read_the_right_pictures(tmp_path, kind):
+    others = [read(write(tmp_path / f"other {n}", "v3.0", "video" if n % 2 else kind)) for n in range(4)]
+    log = read(write(tmp_path / "set", "v3.0", kind))
+    for one in (*others, log):
+        one.picture(4)                                      # the parent has them open and stands in their middle
+    loader = torch.utils.data.DataLoader(Greys(log), batch_size=1, shuffle=True, num_workers=2, multiprocessing_context="fork",
+                                         timeout=30)
+    for i, grey in [*loader, *((i, log.picture(i).mean()) for i in (5, 4, 6))]:
+        assert abs(float(grey) - 1000 * log.actions[int(i)][1]) < 6
+
+
+@pytest.mark.parametrize("kind", ["video", "image"])
+def test_a_file_is_opened_once_a_process(tmp_path, monkeypatch, kind):
+    log = read(write(tmp_path / "set", "v3.0", kind))
+    log.picture(4)
+    calls = []
+    monkeypatch.setattr("logs_lerobot.extra", lambda name: calls.append(name) or importlib.import_module(name))
+    log.picture(15)
+    assert not calls
+    monkeypatch.setattr(os, "getpid", lambda: -1)
+    log.picture(15)
+    assert len(calls) == 1
+
+
+# -- what goes wrong
+
+@pytest.mark.parametrize("missing", ["pyarrow", "av"])
+def test_without_the_extra_one_line_says_what_to_install(tmp_path, monkeypatch, missing):
+    root = write(tmp_path / "set")
+    monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(ValueError) as e:
+        read(root)
+    assert str(e.value) == f"LeRobot data needs {missing}; run: pip install -r requirements-lerobot.txt"
+
+
+def test_pictures_in_the_tables_need_no_av(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "av", None)
+    assert right(read(write(tmp_path / "set", kind="image")))
+
+
+@pytest.mark.parametrize("changes, said", [
+    ({"codebase_version": "v1.6"}, "info.json: codebase_version is 'v1.6'; convert to"),
+    ({"features": None}, "info.json cannot be read"), ({"fps": 0}, "info.json cannot be read"),
+    ({"data_path": None}, "no file is named like None"),
+    ({"data_path": "/etc/{episode_index}"}, "a file named like /etc/"),
+    ({"data_path": "data/{x}/episode_{episode_index:06d}.parquet"}, "named like data/{x}/.* cannot be read .KeyError: 'x'"),
+    ({"features": {"action": {"dtype": "float32", "shape": [7]}}}, "fits 0 cameras")])
+def test_a_wrong_info_json(tmp_path, changes, said):
+    root = write(tmp_path / "set", kind="image")
+    info(root, **changes)
+    with pytest.raises(ValueError, match=said):
+        read(root)
+
+
+@pytest.mark.parametrize("version", ["v2.1", "v3.0"])
+def test_new_words_for_the_tasks_make_a_new_index(tmp_path, version):
+    root = write(tmp_path / "set", version, "image")
+    read(root)
+    if version == "v3.0":
+        save(root / "meta/tasks.parquet", {"task_index": [0, 1], "task": ["one", "two"]})
+    else:
+        (root / "meta/tasks.jsonl").write_text('{"task_index": 0, "task": "one"}\n{"task_index": 1, "task": "two"}\n')
+    assert read(root).texts == ["one", "two"]
+
+
+def test_a_task_without_text_leaves_its_steps_out(tmp_path):
+    root = write(tmp_path / "set", "v3.0", "image")
+    save(root / "meta/tasks.parquet", {"task_index": [0, 1], "task": [None, "two"]})
+    log = read(root)
+    assert log.texts == ["two"] and log.counts["skipped"] == {"episodes without an instruction": 1} and right(log)
+
+
+def test_a_folder_that_is_something_else(tmp_path):
+    with pytest.raises(ValueError, match="has no meta/info.json; give the folder"):
+        read(tmp_path)
+
+
+def test_rows_that_are_not_what_info_json_says(tmp_path):
+    root = write(tmp_path / "set", kind="image", D=2)
+    file = root / "data/chunk-000/episode_000001.parquet"
+    whole = pq.read_table(file).to_pydict()
+    for column, cells, said in [("action", [[.1]] + [[.1, .2, .3]] + whole["action"][2:], "a row of 'action' has not 2 numbers"),
+                                ("action", [None] + whole["action"][1:], "a row of 'action' has not 2 numbers"),
+                                ("action", [["a", "b"]] * 12, "column 'action' cannot be read"),
+                                ("task_index", [None] + [1] * 11, "a row lacks its task_index")]:
+        save(file, whole | {column: cells})
+        with pytest.raises(ValueError, match=f"episode_000001.parquet.*{said}"):
+            read(root)
+    whole.pop("task_index")
+    save(file, whole)
+    with pytest.raises(ValueError, match="episode_000001.parquet has no column 'task_index'"):
+        read(root)
+
+
+@pytest.mark.parametrize("version", ["v2.1", "v3.0"])
+@pytest.mark.parametrize("kind", ["video", "image"])
+def test_a_damaged_file_is_named(tmp_path, version, kind):
+    root = write(tmp_path / "set", version, kind)
+    files = [f for f in root.rglob("*") if f.is_file() and not (kind == "image" and "episodes" in f.parts)]
+    for file in files:
+        whole = file.read_bytes()
+        for size in (0, 3, len(whole) // 2, len(whole) - (200 if file.suffix == ".mp4" else 2)):
+            file.write_bytes(whole[:size])
+            with pytest.raises(ValueError, match=f"{file.name}.* cannot be read|is not in meta/tasks"):
+                read(root)
+        file.write_bytes(whole)
+    assert right(read(root))
+
+
+@pytest.mark.parametrize("codec", ["mpeg4", "libx264", "libx265", "libsvtav1"])
+def test_a_damaged_frame_is_no_picture(tmp_path, codec):
+    """half of its bytes are gone. some decoders raise, some mark the frame, none may give another picture"""
+    av, file = pytest.importorskip("av"), tmp_path / "a.mp4"
+    needs(codec)
+    film(file, [10 + 12 * i for i in range(20)], codec)
+    with av.open(str(file)) as container:
+        packet = list(container.demux(video=0))[9]
+        start, size = packet.pos, packet.size
+    data = bytearray(file.read_bytes())
+    data[start + size // 2:start + size] = bytes(size - size // 2)
+    file.write_bytes(data)
+    video, good = Video(str(file), FPS), 0
+    for i in range(20):
+        try:
+            frame = video[i / FPS]
+        except Exception:
+            continue
+        assert frame is None or abs(frame.mean() - 10 - 12 * i) < 6
+        good += frame is not None
+    assert good > 4
+
+
+def test_a_video_that_ends_too_early(tmp_path):
+    root = write(tmp_path / "set")
+    film(root / f"videos/chunk-000/{CAMERA}/episode_000001.mp4", [20] * 11)
+    with pytest.raises(ValueError, match="episode_000001.mp4 has no whole frame at 1.100 s"):
+        read(root)
+
+
+def test_noise_in_a_file_is_an_error_or_a_log_but_nothing_else(tmp_path):
+    generator = np.random.default_rng(0)
+    for kind in ("video", "image"):
+        root = write(tmp_path / kind, "v3.0", kind)
+        for file in [f for f in root.rglob("*") if f.is_file()]:
+            whole = np.frombuffer(file.read_bytes(), np.uint8)
+            for _ in range(15):
+                noise = whole.copy()
+                noise[generator.integers(0, len(noise), 1 + len(noise) // 200)] = generator.integers(0, 256)
+                file.write_bytes(noise.tobytes())
+                try:
+                    log = read(root)
+                    for i in range(len(log)):
+                        log.picture(i)
+                except ValueError:
+                    pass
+            file.write_bytes(whole.tobytes())

@@ -17,62 +17,33 @@ A web sample (no robot; several questions share the picture, and see it and them
     segment   1  1     1  1   1    1 1  | 1  1  1     | 2  2    2  2  2  2 2 2  | 2     2
     target    .  .     .  .   .    . .  | x  x  x     | .  .    .  .  .  . . .  | x     x
 
-The world's demonstrations and the web's pictures are made once, as logs on disk: data/<kind>-<hash of settings and code>/.
-The training code reads logs; it never asks the expert.
+The text is packed; the picture comes from a log. The world's demonstrations and the web's pictures are recorded once, on first
+use, in data/<kind>-<hash of settings and code>/ (the training code reads logs; it never asks the expert). Logs and pictures of
+other people are read where they lie (logs.py). A log, whoever made it, answers picture(i), instruction(i), actions[i], ask(i, ...).
 """
 import hashlib
 import json
-import multiprocessing
-import os
-import shutil
-import signal
+import warnings
 from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from tqdm import tqdm
 
 import draw
 import web
+from logs import in_processes, make_folder, open_log
 from tokenizer import ActionTokenizer, Tokenizer, prompt
-from world import ACTION_HIGH, ACTION_LOW, INSTRUCTIONS, KINDS, VOCABULARIES, World
+from world import ACTION_HIGH, ACTION_LOW, ACTION_NAMES, INSTRUCTIONS, KINDS, VOCABULARIES, episodes
 
+# what any source may say of itself; what else it may say, its reader knows (logs.py)
+SOURCE = {"robot": {"weight": float, "hold_out": int, "augment": bool}, "web": {"weight": float}}
 ROBOT_QUESTIONS = ("gripper", "height", "held", "locate", "way", "way", "way")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# logs: pictures.u8 (N, S, S, 3), and a JSON line for every picture
-
-def episodes(seeds, vocabulary, skills, size, noise=.006):
-    """
-    The stream of demonstrations: yields for every seed a list of steps {"picture", "action", "facts", "instruction", ...}.
-    Only successes are kept, as in the paper. Every second one starts in disorder, four of ten have nothing on the table
-    but what the task needs, and what is executed is noisy.
-    """
-    world = World(vocabulary, skills, size, noise=noise)
-    for seed in seeds:
-        obs, info = world.reset(seed, wild=seed % 2 == 1, alone=seed % 10 < 4)
-        steps, terminated, truncated, reward = [], False, False, 0
-        while not (terminated or truncated):
-            action, facts = world.expert(), world.facts()
-            picture = obs["image"]
-            obs, reward, terminated, truncated, info = world.step(action)
-            steps.append({"picture": picture, "episode": seed, "instruction": obs["instruction"], "skill": info["skill"],
-                          "action": [round(float(a), 7) for a in action], "facts": facts})
-        if reward:
-            yield steps
-
-
-def web_pictures(seeds, names, size, cards, faces):
-    """the stream of web pictures: one-step "episodes" {"picture", "facts"}"""
-    for seed in seeds:
-        picture, facts = web.draw_picture(np.random.default_rng([seed, 1]), size, names, cards, faces)
-        yield [{"picture": picture, "facts": facts}]
-
-
-def leave_ctrl_c_to_the_parent(_=None):
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
+# logs of the built-in world and web: pictures.u8 (N, S, S, 3), and a JSON line for every picture
 
 def _chunk(job):
     stream, seeds, settings = job
@@ -81,92 +52,155 @@ def _chunk(job):
     return len(seeds), pictures, [json.dumps(step, separators=(",", ":")) for step in steps]
 
 
-class Log:
+class WorldLog:
     """
-    A log on disk, made on first use. pictures (N, S, S, 3) uint8, memory-mapped; steps: N dicts.
-    stream: a function (seeds, **settings) -> iterator of episodes; n: how many seeds, from 0 on.
+    A log of the world or of its web, recorded on first use. pictures (N, S, S, 3) uint8, memory-mapped; steps: N dicts.
+    stream: world.episodes or web.web_pictures, a function (seeds, **settings) -> iterator of episodes; n: how many seeds, from 0 on.
     """
+    names = ACTION_NAMES
 
     def __init__(self, folder, stream, n, settings, quiet=False):
         here = Path(__file__).parent
-        code = b"".join((here / f).read_bytes() for f in ("draw.py", "world.py", "web.py", "data.py"))
+        code = b"".join((here / f).read_bytes() for f in ("draw.py", "world.py", "web.py"))
         key = hashlib.sha256(code + json.dumps([stream.__name__, n, settings]).encode()).hexdigest()[:12]
         self.path = Path(folder) / f"{stream.__name__}-{key}"
         if not self.path.exists():
-            self._make(stream, n, settings, quiet)
+            make_folder(self.path, lambda empty: self._record(empty, stream, n, settings, quiet))
         size = settings["size"]
         self.pictures = np.memmap(self.path / "pictures.u8", np.uint8, "r").reshape(-1, size, size, 3)
         with open(self.path / "steps.jsonl") as f:
             self.steps = [json.loads(line) for line in f]
         if len(self.steps) != len(self.pictures):
             raise ValueError(f"{self.path}: {len(self.pictures)} pictures but {len(self.steps)} steps; delete the folder")
+        if self.steps and "action" in self.steps[0]:
+            self.actions = np.array([step["action"] for step in self.steps])
+            self.episode = np.array([step["episode"] for step in self.steps])
+            self.texts = list(dict.fromkeys(step["instruction"] for step in self.steps))
 
-    def _make(self, stream, n, settings, quiet):
+    @staticmethod
+    def _record(folder, stream, n, settings, quiet):
         jobs = [(stream, range(n)[i:i + 50], settings) for i in range(0, n, 50)]
-        temporary = self.path.with_suffix(f".{os.getpid()}")
-        temporary.mkdir(parents=True)
-        workers = min(len(jobs), len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())
-        try:
-            with multiprocessing.get_context("spawn").Pool(workers, leave_ctrl_c_to_the_parent) as pool, \
-                    tqdm(total=n, desc=f"drawing {stream.__name__}", unit="", disable=quiet) as bar, \
-                    open(temporary / "pictures.u8", "wb") as pictures, open(temporary / "steps.jsonl", "w") as steps:
-                for done, frames, lines in pool.imap(_chunk, jobs):
-                    if lines:
-                        frames.tofile(pictures)
-                        steps.write("\n".join(lines) + "\n")
-                    bar.update(done)
-            if not self.path.exists():                      # another run may have made the same one meanwhile
-                os.replace(temporary, self.path)            # a log is there whole or not at all
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+        with tqdm(total=n, desc=f"drawing {stream.__name__}", unit="", disable=quiet) as bar, \
+                open(folder / "pictures.u8", "wb") as pictures, open(folder / "steps.jsonl", "w") as steps:
+            for done, frames, lines in in_processes(_chunk, jobs):
+                if lines:
+                    frames.tofile(pictures)
+                    steps.write("\n".join(lines) + "\n")
+                bar.update(done)
 
     def __len__(self):
         return len(self.pictures)
+
+    def instruction(self, i) -> str:
+        return self.steps[i]["instruction"]
+
+    def picture(self, i) -> np.ndarray:
+        return self.pictures[i]
+
+    def previous(self, i) -> int:
+        return i - 1 if i > 0 and self.episode[i - 1] == self.episode[i] else i
+
+    def ask(self, i, rng, kinds):
+        """a question about picture i of one of the kinds, by chance; None if the picture does not allow it"""
+        return web.ask(self.steps[i]["facts"], kinds[rng.integers(len(kinds))], rng)
+
+    @staticmethod
+    def bounds():
+        return ACTION_LOW, ACTION_HIGH
 
 
 # ---------------------------------------------------------------------------------------------------------------------
 # samples: a picture and its questions, as token ids
 
+def fit(picture, size, box=None):
+    """a picture (H, W, 3) uint8 of any size -> (size, size, 3); box: the part of it to take, (left, top, right, bottom) in pixels"""
+    if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8:
+        raise ValueError(f"a picture must be (height, width, 3) uint8, got {picture.shape} {picture.dtype}; convert it to RGB bytes")
+    if picture.shape[:2] == (size, size) and box is None:
+        return picture
+    return np.asarray(Image.fromarray(picture).resize((size, size), Image.BILINEAR, box))
+
+
+def jitter(pictures, size, rng):
+    """the same random part (at least 0.9 of each side), brightness and contrast (0.8 to 1.2) of all pictures of a sample"""
+    H, W, _ = pictures[0].shape
+    side, left, top = rng.uniform(.9, 1), rng.random(), rng.random()
+    box = (left * (1 - side) * W, top * (1 - side) * H, (left * (1 - side) + side) * W, (top * (1 - side) + side) * H)
+    light, contrast = rng.uniform(.8, 1.2, 2)
+    pictures = [fit(picture, size, box).astype(np.float32) for picture in pictures]
+    return [((p - p.mean()) * contrast + p.mean() * light).clip(0, 255).astype(np.uint8) for p in pictures]
+
+
 class RobotData:
     """
-    Demonstrations as questions: first what to do (the action), then a few questions about the same picture.
-    sample(rng) -> picture, list of (prompt ids, answer ids). Every 21st episode is not trained on: held_out=True has those.
+    Demonstrations as questions: first what to do (the action), then a few questions about the same picture where the log allows any.
+    sample(rng) -> pictures, list of (prompt ids, answer ids); pictures (S, S, 3), or (F, S, S, 3) for frames = F: the picture of the
+    step and those before it, the last one last. Every hold_out-th episode is not trained on: held_out=True has those.
     """
 
-    def __init__(self, log: Log, actions: ActionTokenizer, questions=ROBOT_QUESTIONS, text_len=64, held_out=False):
-        self.log, self.questions, self.text_len = log, questions, text_len
-        self.index = [i for i, step in enumerate(log.steps) if (step["episode"] % 21 == 20) == held_out]
-        self.tokenizer = actions.tokenizer
-        if not self.index:
-            raise ValueError(f"no episode of {log.path} is {'held out' if held_out else 'left to train on'}; raise robot_episodes")
-        ids = actions.encode(np.array([step["action"] for step in log.steps]))
-        self.actions = [[*row, self.tokenizer.eos] for row in ids.tolist()]
-        self.prompts = [self.tokenizer.encode(prompt(step["instruction"])) for step in log.steps]
+    def __init__(self, log, actions: ActionTokenizer, questions=ROBOT_QUESTIONS, text_len=64, size=None, frames=1, hold_out=21,
+                 held_out=False, augment=False):
+        self.log, self.questions, self.text_len, self.frames, self.augment = log, questions, text_len, frames, augment
+        self.size, self.tokenizer, self.actions = size or log.picture(0).shape[0], actions.tokenizer, actions
+        self.index = np.flatnonzero((np.asarray(log.episode) % hold_out == hold_out - 1) == held_out)
+        if not len(self.index):
+            raise ValueError(f"no episode of {log.path} is {'held out' if held_out else 'left to train on'}: every {hold_out}th is held "
+                             "out; record more (robot_episodes), or set another hold_out")
+        chunks = np.array_split(np.asarray(log.actions), 1 + len(log) // 100_000)
+        self.answers = np.concatenate([actions.encode(a, quiet=True).astype(np.int32) for a in chunks])      # (N, D)
+        self.prompts = {text: self.tokenizer.encode(prompt(text)) for text in log.texts}
+        if actions.scheme == "overwrite":
+            lost = [text for text, ids in self.prompts.items() if set(ids) & set(actions.ids.tolist())]
+            if lost:
+                warnings.warn(f"{log.path}: {len(lost)} instructions have words whose tokens now mean bins, such as {lost[0]!r}")
+        longest = max(self.prompts, key=lambda text: len(self.prompts[text]))
+        if len(self.prompts[longest]) + len(actions.names) + 1 > text_len:
+            raise ValueError(f"{log.path}: {longest!r} and its action take {len(self.prompts[longest]) + len(actions.names) + 1} tokens; "
+                             f"raise text_len = {text_len}")
 
-    def sample(self, rng):
-        i = self.index[rng.integers(len(self.index))]
-        first = [(self.prompts[i], self.actions[i])]
-        facts = self.log.steps[i]["facts"]
-        return self.log.pictures[i], _fill(first, facts, self.questions, self.text_len, self.tokenizer, rng)
+    def pictures(self, i):
+        """the pictures that the model sees at step i, as they are in the log: a list of F"""
+        steps = [i]
+        for _ in range(self.frames - 1):
+            steps.insert(0, self.log.previous(steps[0]))
+        return [self.log.picture(j) for j in steps]
+
+    def sample(self, rng, i=None):
+        """i: the step to take; without it a random one"""
+        i = self.index[rng.integers(len(self.index))] if i is None else i
+        answer = [*self.answers[i].tolist(), self.tokenizer.eos]
+        first = [(self.prompts[self.log.instruction(i)], answer)]
+        seen = self.pictures(i)
+        seen = jitter(seen, self.size, rng) if self.augment else [fit(picture, self.size) for picture in seen]
+        return stack(seen), _fill(first, lambda: self.log.ask(i, rng, self.questions), self.text_len, self.tokenizer)
 
 
 class WebData:
-    """Web pictures with questions. sample(rng) -> picture, list of (prompt ids, answer ids)."""
+    """Pictures without a robot, with questions. sample(rng) -> pictures, list of (prompt ids, answer ids), as RobotData has them."""
 
-    def __init__(self, log: Log, tokenizer: Tokenizer, questions=tuple(web.QUESTIONS), text_len=64):
+    def __init__(self, log, tokenizer: Tokenizer, questions=tuple(web.QUESTIONS), text_len=64, size=None, frames=1):
         self.log, self.questions, self.text_len, self.tokenizer = log, questions, text_len, tokenizer
+        self.size, self.frames = size or log.picture(0).shape[0], frames
 
     def sample(self, rng):
-        i = int(rng.integers(len(self.log)))
-        facts = self.log.steps[i]["facts"]
-        return self.log.pictures[i], _fill([], facts, self.questions, self.text_len, self.tokenizer, rng)
+        for _ in range(100):
+            i = int(rng.integers(len(self.log)))
+            questions = _fill([], lambda: self.log.ask(i, rng, self.questions), self.text_len, self.tokenizer)
+            if questions:
+                # a web picture stands still: it was the same a moment ago
+                return stack([fit(self.log.picture(i), self.size)] * self.frames), questions
+        raise ValueError(f"{self.log.path}: no question of 100 pictures fits text_len = {self.text_len}; raise it")
 
 
-def _fill(questions, facts, kinds, text_len, tokenizer, rng):
-    """add different questions of random kinds about the picture until the text is full"""
+def stack(pictures):
+    return np.stack(pictures) if len(pictures) > 1 else pictures[0]
+
+
+def _fill(questions, ask, text_len, tokenizer):
+    """add different questions, as ask() finds them, until the text is full"""
     asked, length = set(), sum(len(p) + len(a) for p, a in questions)
     for _ in range(20):
-        question = web.ask(facts, kinds[rng.integers(len(kinds))], rng)
+        question = ask()
         if question is None or question in asked:
             continue
         p, a = tokenizer.encode(question[0]), [*tokenizer.encode(question[1]), tokenizer.eos]
@@ -196,26 +230,40 @@ def pack(questions, text_len):
 
 class Mix(torch.utils.data.Dataset):
     """
-    The co-training mix: item number `step` is the whole batch of that step, fixed by (seed, step, rank) alone, so that a
-    resumed run goes on with the very samples that an uninterrupted one would see. robot_fraction: the share of robot
-    samples in every batch (paper: about 0.5 for PaLI-X, 0.66 for PaLM-E), once the first `pretrain` steps are over.
+    The co-training mix. Item (step, part) is one of the n_parts parts of the batch of that step, fixed by (seed, step, part) alone, so
+    that a resumed run goes on with the very samples that an uninterrupted one would see, on however many ranks.
+
+    robots, webs: lists of (data, weight). robot_fraction: the share of robot samples in every batch (paper: about 0.5 for PaLI-X,
+    0.66 for PaLM-E), once the first `pretrain` steps are over. Within each half, sources are drawn by their weights.
+    An item is a dict: images (n, [F,] S, S, 3) uint8, tokens, segment (n, T) int64, target (n, T) bool, and source (n,): which of
+    the robots a row comes from, -1 = web.
     """
 
-    def __init__(self, robot, web, batch_size, robot_fraction, text_len, pretrain=0, seed=0, rank=0):
-        self.robot, self.web, self.batch_size, self.text_len = robot, web, batch_size, text_len
-        self.robot_fraction, self.pretrain, self.seed, self.rank = robot_fraction, pretrain, seed, rank
+    def __init__(self, robots, webs, batch_size, robot_fraction, text_len, pretrain=0, seed=0, n_parts=1):
+        self.robots, self.webs, self.batch_size, self.text_len = robots, webs, batch_size, text_len
+        self.robot_fraction, self.pretrain, self.seed, self.n_parts = robot_fraction, pretrain, seed, n_parts
 
-    def __len__(self):
-        return 2 ** 62
-
-    def __getitem__(self, step):
-        rng = np.random.default_rng([self.seed, step, self.rank])
+    def __getitem__(self, item):
+        step, part = item
+        rng = np.random.default_rng([self.seed, step, part])
         n_robot = round(self.batch_size * self.robot_fraction) if step >= self.pretrain else 0
-        samples = [(self.robot if i < n_robot else self.web).sample(rng) for i in range(self.batch_size)]
+        samples, source = [], []
+        for row in range(part, self.batch_size, self.n_parts):          # robot and web in every part
+            sources = self.robots if row < n_robot else self.webs
+            k = self.draw(sources, rng)
+            samples.append(sources[k][0].sample(rng))
+            source.append(k if row < n_robot else -1)
         tokens, segment, target = zip(*(pack(questions, self.text_len) for _, questions in samples))
-        return {"images": torch.from_numpy(np.stack([picture for picture, _ in samples])),
+        return {"images": torch.from_numpy(np.stack([pictures for pictures, _ in samples])),
                 "tokens": torch.tensor(tokens), "segment": torch.tensor(segment), "target": torch.tensor(target),
-                "robot": torch.arange(self.batch_size) < n_robot}
+                "source": torch.tensor(source)}
+
+    @staticmethod
+    def draw(sources, rng):
+        if len(sources) == 1:
+            return 0
+        weights = np.cumsum([weight for _, weight in sources])
+        return int(np.searchsorted(weights, rng.random() * weights[-1], side="right"))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -243,6 +291,84 @@ def corpus(vocabulary: str, n: int = 4000):
                 yield "".join(question)
 
 
-def make_tokenizer(vocabulary: str, scheme: str = "integer", n_vocab: int = 4096) -> ActionTokenizer:
-    """the project's own vocabulary, with the world's bounds for the eight numbers"""
-    return ActionTokenizer(Tokenizer.train(corpus(vocabulary), n_vocab), ACTION_LOW, ACTION_HIGH, scheme)
+# ---------------------------------------------------------------------------------------------------------------------
+# from a configuration (train.Config) to samples
+
+def open_source(c, half: str, table: dict, quiet=False):
+    """the log that one table [[robot]] or [[web]] of the configuration names, recorded or indexed on first use"""
+    if table["format"] == "world":
+        names, full = VOCABULARIES[c.vocabulary], c.vocabulary == "full"
+        if half == "robot":
+            settings = dict(vocabulary=c.vocabulary, skills=c.skills, size=c.image_size)
+            return WorldLog(c.data_dir, episodes, c.robot_episodes, settings, quiet)
+        settings = dict(names=[*names["robot"], *names["web"]], size=c.image_size, faces=full, cards=list(draw.CARDS) if full else [])
+        return WorldLog(c.data_dir, web.web_pictures, c.web_pictures, settings, quiet)
+    keys = {k: v for k, v in table.items() if k not in ("format", "path", "name", *SOURCE[half])}
+    return open_log(half, table["format"], table["path"], c.data_dir, quiet, **keys)
+
+
+def open_sources(c, pretrain: int, quiet=False):
+    """all of them, as two dicts name -> (log, its table); a half that the run does not use stays unopened: its dict is empty"""
+    found = {"robot": {}, "web": {}}
+    for half, needed in (("robot", c.robot_fraction > 0), ("web", c.robot_fraction < 1 or pretrain)):
+        for table in getattr(c, half) if needed else ():
+            name = source_name(table)
+            if name in found[half]:
+                raise ValueError(f"two sources of [[{half}]] are called {name!r}; give each a name of its own (name = ...)")
+            found[half][name] = open_source(c, half, table, quiet), table
+            if not quiet and table["format"] != "world":
+                print(f"{name}: {found[half][name][0].summary()}")
+        if needed and not found[half]:
+            raise ValueError(f"robot_fraction = {c.robot_fraction} and pretrain_steps = {pretrain} need a source under [[{half}]]")
+    return found["robot"], found["web"]
+
+
+def source_name(table) -> str:
+    return table.get("name", table["format"])
+
+
+def make_tokenizer(c, robots, webs) -> Tokenizer:
+    """GPT-2's vocabulary from its files, or one trained on the texts of all sources"""
+    if c.tokenizer_from:
+        return Tokenizer.gpt2(c.tokenizer_from)
+
+    def texts():
+        if any(table["format"] == "world" for table in (*c.robot, *c.web)):
+            yield from corpus(c.vocabulary)
+        for log, table in robots.values():
+            yield from map(prompt, log.texts if table["format"] != "world" else ())
+        for log, table in webs.values():
+            rng = np.random.default_rng(0)
+            for i in rng.permutation(len(log))[:20_000] if table["format"] != "world" else ():
+                yield "".join(log.ask(int(i), rng, None))
+    return Tokenizer.train(texts(), c.n_vocab)
+
+
+def make_actions(c, robots, tokenizer: Tokenizer, state=None) -> dict:
+    """name -> ActionTokenizer for every robot: as the checkpoint has it, or with the bounds of its log; the world's are known without"""
+    known = {name: ActionTokenizer.from_state(saved, tokenizer) for name, saved in (state["robots"] if state else {}).items()}
+    actions = {}
+    for table in c.robot:
+        name = source_name(table)
+        log = robots[name][0] if name in robots else WorldLog if table["format"] == "world" else None
+        if name in known and log and known[name].names != tuple(log.names):
+            raise ValueError(f"robot {name!r}: the checkpoint has the numbers {known[name].names}, the log {tuple(log.names)}; "
+                             "give the log another name")
+        if name in known:
+            actions[name] = known[name]
+        elif log:
+            actions[name] = ActionTokenizer(tokenizer, *log.bounds(), c.scheme, log.names)
+    return actions
+
+
+def make_data(c, robots, webs, actions: dict, tokenizer: Tokenizer, pretrain: int):
+    """the mix of all sources, and batches of the demonstrations held out"""
+    shape = dict(text_len=c.text_len, size=c.image_size, frames=c.frames)
+
+    def robot_data(held_out):
+        return [(RobotData(log, actions[name], hold_out=table.get("hold_out", 21), held_out=held_out, **shape,
+                                augment=table.get("augment", False) and not held_out), table.get("weight", 1.0))
+                for name, (log, table) in robots.items()]
+    web_data = [(WebData(log, tokenizer, c.web_questions, **shape), table.get("weight", 1.0)) for log, table in webs.values()]
+    mix = Mix(robot_data(False), web_data, c.batch_size, c.robot_fraction, c.text_len, pretrain, c.seed, c.micro_batches)
+    return mix, robots and Mix(robot_data(True), [], 128, 1.0, c.text_len)

@@ -20,11 +20,13 @@ import torch
 from PIL import Image, ImageDraw
 from tqdm import tqdm
 
+import data
 import draw
 import train
 import web
 from model import VLA, ModelConfig
-from tokenizer import ActionTokenizer, prompt
+from ranks import pick_device
+from tokenizer import ActionTokenizer, Tokenizer, prompt
 from world import ACTION_HIGH, ACTION_LOW, INSTRUCTIONS, KINDS, VOCABULARIES, World
 
 BLANK = "Q: what action should the robot take? A:"
@@ -35,16 +37,22 @@ TRIAL_SEED, WEB_SEED = 1_000_000, 2_000_000                 # scenes and picture
 
 class Policy:
     """
-    A trained model as a controller. It has no memory: one picture, one action (RT-2 has none either). Actions are drawn
-    from the model's distribution, sharpened by temperature (the paper does not say how it does): a policy that always takes
-    the likeliest action and finds that it changes nothing would do so for ever. reset() begins the draws anew.
+    A trained model as a controller. It has no memory but, with frames = 2, the picture before (RT-2 has none either). Actions are
+    drawn from the model's distribution, sharpened by temperature (the paper does not say how it does): a policy that always takes
+    the likeliest action and finds that it changes nothing would do so for ever. reset() begins an episode, and the draws anew.
+
+    robot: whose numbers the actions are, by its name under [[robot]]; needed only where a model was trained on several.
     """
 
-    def __init__(self, checkpoint, device="auto", dtype="float32", temperature=0.5, seed=0):
-        self.device = train.pick_device(device)
+    def __init__(self, checkpoint, device="auto", dtype="float32", temperature=0.5, seed=0, robot=None):
+        self.device = pick_device(device)
         state = train.load(checkpoint)
-        self.config, self.actions = state["config"], ActionTokenizer.from_state(state["actions"])
-        self.tokenizer = self.actions.tokenizer
+        self.config, self.tokenizer = state["config"], Tokenizer.from_state(state["tokenizer"])
+        names = list(state["robots"])
+        self.robot = robot or (names[0] if names else None)
+        if self.robot not in names:
+            raise ValueError(f"{checkpoint} has no robot {self.robot!r}; it has learnt to act for: {', '.join(names) or 'none'}")
+        self.actions = ActionTokenizer.from_state(state["robots"][self.robot], self.tokenizer)
         self.model = VLA(ModelConfig(**state["model_config"])).to(self.device).eval()
         self.model.load_state_dict(state["model"])
         self.allowed = torch.from_numpy(self.actions.allowed).to(self.device)
@@ -54,13 +62,22 @@ class Policy:
 
     def reset(self):
         self.generator.manual_seed(self.seed)
+        self.seen = []
 
     def act(self, image, instruction: str):
-        """image (H, W, 3) uint8 of any size, instruction -> action (8,) float32 in metres, radians, 0..1"""
-        return self.act_batch([image], [prompt(instruction)])[0]
+        """
+        image (H, W, 3) uint8 of any size, instruction -> action (D,) float32 in the units of the robot's log, terminate first;
+        the world's are metres, radians and 0..1
+        """
+        self.seen = self.remember(self.seen, image)
+        return self.act_batch([self.seen], [prompt(instruction)])[0]
+
+    def remember(self, seen, image):
+        """the pictures of an episode that the model is shown, with the newest added: a list of as many as it takes"""
+        return (seen or [image] * self.model.config.frames)[1:] + [image]
 
     def act_batch(self, images, prompts):
-        """B images, B prompts -> actions (B, 8)"""
+        """B pictures, or lists of as many as the model takes, and B prompts -> actions (B, D)"""
         ids = self._generate(images, prompts, len(self.actions.names), self.allowed, temperature=self.temperature)
         return self.actions.decode(ids)
 
@@ -70,20 +87,14 @@ class Policy:
         return [self.tokenizer.decode(row[row != self.tokenizer.eos]) for row in ids]
 
     def _generate(self, images, prompts, n_new, allowed=None, eos=None, temperature=0.0):
-        images = torch.from_numpy(np.stack([self._fit(image) for image in images])).to(self.device)
+        c = self.model.config
+        images = [image if isinstance(image, list) else [image] * c.frames for image in images]
+        images = np.stack([data.stack([data.fit(np.asarray(picture), c.image_size) for picture in pictures]) for pictures in images])
         ids = [self.tokenizer.encode(p) for p in prompts]
         with train.autocast(self.device, self.dtype):
-            said = self.model.generate(images, ids, n_new, allowed, eos, self.cache, temperature, self.generator)
+            said = self.model.generate(torch.from_numpy(images).to(self.device), ids, n_new, allowed, eos, self.cache, temperature,
+                                       self.generator)
         return said.cpu().numpy()
-
-    def _fit(self, image):
-        image, size = np.asarray(image), self.model.config.image_size
-        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-            raise ValueError(f"a picture must be (height, width, 3) uint8, got {image.shape} {image.dtype}; "
-                             "convert it to RGB bytes")
-        if image.shape[:2] != (size, size):
-            image = np.asarray(Image.fromarray(image).resize((size, size), Image.BILINEAR))
-        return image
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -109,7 +120,12 @@ def rollouts(worlds, act, frames=None):
 # what may drive the hand: (worlds, pictures) -> actions
 
 def follow(policy, words=lambda world: prompt(world.task.instruction)):
-    return lambda worlds, pictures: policy.act_batch(pictures, [words(w) for w in worlds])
+    seen = {}
+
+    def act(worlds, pictures):
+        seen.update({id(w): policy.remember(seen.get(id(w)), picture) for w, picture in zip(worlds, pictures)})
+        return policy.act_batch([seen[id(w)] for w in worlds], [words(w) for w in worlds])
+    return act
 
 
 def expert(worlds, pictures):
@@ -193,6 +209,84 @@ def agrees(said, answer, tolerance=2):
 
 
 # ---------------------------------------------------------------------------------------------------------------------
+# robot logs: no loop to close, but episodes that were not trained on
+
+def offline(policy, log, table, most=20_000):
+    """
+    How far the policy's actions are from those of the held-out episodes of a log (at most `most` steps), beside what is right without
+    any learning: the mean action of the training episodes, the action of the step before (which the policy is not told), and the action
+    of the training step whose picture is nearest in pixels (16 x 16). Returns a dict; "drivers" has for each the "l1" by number in the
+    log's units, and "scaled": the mean over the numbers but terminate of L1 / (width of its bounds), with a 95 % interval
+    from resampling episodes; "less": the policy's median action (of 16 draws) minus it, paired by episode; "right": the share of its tokens that are the log's.
+    """
+    c, actions, rng = policy.model.config, policy.actions, np.random.default_rng(0)
+    known, test = (data.RobotData(log, actions, text_len=c.max_text, size=c.image_size, frames=c.frames,
+                                  hold_out=table.get("hold_out", 21), held_out=h) for h in (False, True))
+    index, basis = test.index[:most], rng.permutation(known.index)[:most]
+    moves = np.array([name != "terminate" for name in actions.names])
+    truth, episode = np.asarray(log.actions)[index], np.asarray(log.episode)[index]                  # (n, D), (n,)
+
+    def follow(words, temperature):
+        kept, policy.temperature = policy.temperature, temperature
+        rows = [policy.act_batch([test.pictures(i) for i in part], [words(i) for i in part])
+                for part in np.array_split(index, -(-len(index) // 64))]
+        policy.temperature = kept
+        return np.concatenate(rows)
+
+    def middle(words, n=16):                                # of n draws, number by number: what the model knows, without its noise
+        policy.reset()
+        rows = np.median([follow(words, 1.0) for _ in range(n)], axis=0)
+        rows[:, ~moves] = rows[:, ~moves].round()
+        return rows
+
+    def asked(i):
+        return prompt(log.instruction(i))
+
+    def look(i):
+        return data.fit(log.picture(i), 16).astype(np.float32).ravel()
+    mean = np.where(moves, np.asarray(log.actions)[known.index].mean(0), 0)
+    seen = np.stack([look(i) for i in basis])
+    nearest = [basis[((seen - look(i)) ** 2).sum(1).argmin()] for i in index]
+    before = [np.asarray(log.actions[log.previous(i)]) if log.previous(i) != i else mean for i in index]
+    policy.reset()
+    said = {"policy": follow(asked, policy.temperature), "its likeliest action": follow(asked, 0.0),
+            "its median action": middle(asked), "the same, blank instruction": middle(lambda i: BLANK), "mean action": np.tile(mean, (len(index), 1)),
+            "action of the step before": np.stack(before), "nearest picture's action": np.asarray(log.actions)[nearest]}
+
+    draws = rng.integers(len(np.unique(episode)), size=(2000, len(np.unique(episode))))
+
+    def interval(error):                                    # of a mean over steps, when episodes are drawn anew
+        parts = [error[episode == e] for e in np.unique(episode)]
+        sums, sizes = np.array([p.sum() for p in parts]), np.array([len(p) for p in parts])
+        return np.quantile(sums[draws].sum(1) / sizes[draws].sum(1), (.025, .975)).tolist()
+    scaled = {who: (np.abs(a - truth) / (actions.high - actions.low))[:, moves].mean(1) for who, a in said.items()}      # (n,)
+    drivers = {}
+    for who, a in said.items():
+        right = actions.encode(a, quiet=True) == actions.encode(truth, quiet=True)
+        drivers[who] = {"l1": dict(zip(actions.names, np.abs(a - truth).mean(0).tolist())), "scaled": float(scaled[who].mean()),
+                        "interval": interval(scaled[who]), "less": interval(scaled["its median action"] - scaled[who]),
+                        "right": float(right[:, moves].mean())}
+    inside = truth.clip(actions.low, actions.high)
+    off = np.abs(actions.decode(actions.encode(truth, quiet=True)) - inside) / (actions.high - actions.low) * actions.bins_of
+    return {"robot": policy.robot, "episodes": len(np.unique(episode)), "steps": len(index), "drivers": drivers,
+            "replay": {"most_bins_off": float(off.max()), "clipped": float((inside != truth).mean())}}
+
+
+def offline_table(o):
+    """the numbers of offline() as text"""
+    numbers = list(next(iter(o["drivers"].values()))["l1"])
+    lines = [f"{o['robot']}: {o['episodes']} held-out episodes, {o['steps']} steps; mean distance from the logged action, in the log's "
+             "units; all = mean share of the bounds' width, 95 % interval over episodes; less = median action minus this, paired",
+             f"{'':28}" + "".join(f"{n:>10}" for n in numbers) + f"{'all':>24}{'less':>20}{'tokens right':>14}"]
+    for who, d in o["drivers"].items():
+        low, high, less = *d["interval"], d["less"]
+        lines.append(f"{who:28}" + "".join(f"{d['l1'][n]:10.4f}" for n in numbers) + f"{d['scaled']:8.4f} [{low:.4f}, {high:.4f}]"
+                     f"  [{less[0]:+.4f}, {less[1]:+.4f}]{100 * d['right']:11.0f} %")
+    return "\n".join([*lines, f"replay: logged actions, encoded and decoded, are at most {o['replay']['most_bins_off']:.2f} bins off; "
+                      f"{100 * o['replay']['clipped']:.1f} % of the numbers lie outside the bounds (1st to 99th percentile) and are clipped"])
+
+
+# ---------------------------------------------------------------------------------------------------------------------
 # the table
 
 def evaluate(policy, trials=200, quiet=False):
@@ -220,7 +314,7 @@ def evaluate(policy, trials=200, quiet=False):
                 causes[title] = {why: whys.count(why) for why in sorted(set(whys))}
             bar.update()
     bar.close()
-    for kind in dict.fromkeys(c["web_questions"]):
+    for kind in dict.fromkeys(c["web_questions"] if any(source["format"] == "world" for source in c["web"]) else ()):
         for who, names in VOCABULARIES[c["vocabulary"]].items():
             k, n = web_accuracy(policy, kind, trials, names)
             if n:
@@ -342,15 +436,25 @@ def contact_sheet(path, size=112):
 
 
 def report(checkpoint, trials=200, as_json=False, pictures=True, device="auto"):
+    """closed loop for the built-in world, offline for logs; written to results.json beside the checkpoint, and printed"""
     if trials < 1:
         raise ValueError(f"trials = {trials}; at least one is needed")
-    policy = Policy(checkpoint, device)
-    results = evaluate(policy, trials, quiet=as_json)
-    folder = Path(checkpoint).parent
+    c, folder = train.Config(**train.load(checkpoint)["config"]), Path(checkpoint).parent
+    results, texts, world = {}, [], None
+    for source in c.robot:
+        policy = Policy(checkpoint, device, robot=data.source_name(source))
+        if source["format"] == "world":
+            world = policy
+            results.update(evaluate(policy, trials, quiet=as_json))
+            texts.append(table(results))
+        else:
+            found = offline(policy, data.open_source(c, "robot", source, quiet=as_json), source)
+            results.setdefault("offline", []).append(found)
+            texts.append(offline_table(found))
     (folder / "results.json").write_text(json.dumps(results, indent=1))
-    print(json.dumps(results) if as_json else "\n" + table(results))
-    if pictures:
-        film(policy, folder)
+    print(json.dumps(results) if as_json else "\n" + "\n\n".join(texts))
+    if pictures and world:
+        film(world, folder)
     return results
 
 

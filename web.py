@@ -262,3 +262,10 @@ def ask(facts, kind, rng):
         raise ValueError(f"unknown kind of question {kind!r}; there are: {', '.join(QUESTIONS)}")
     question = QUESTIONS[kind](facts, rng)
     return question and (f"Q: {question[0]} A:", question[1])
+
+
+def web_pictures(seeds, names, size, cards, faces):
+    """the stream of web pictures: one-step "episodes" {"picture", "facts"}"""
+    for seed in seeds:
+        picture, facts = draw_picture(np.random.default_rng([seed, 1]), size, names, cards, faces)
+        yield [{"picture": picture, "facts": facts}]

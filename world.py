@@ -558,3 +558,23 @@ class World:
         facts[-1]["height"] = int(round(self.hand[2] * 100))
         facts[-1]["held"] = self.held.name if isinstance(self.held, Thing) else self.held or "nothing"
         return facts
+
+
+def episodes(seeds, vocabulary, skills, size, noise=.006):
+    """
+    The stream of demonstrations: yields for every seed a list of steps {"picture", "action", "facts", "instruction", ...}.
+    Only successes are kept, as in the paper. Every second one starts in disorder, four of ten have nothing on the table
+    but what the task needs, and what is executed is noisy.
+    """
+    world = World(vocabulary, skills, size, noise=noise)
+    for seed in seeds:
+        obs, info = world.reset(seed, wild=seed % 2 == 1, alone=seed % 10 < 4)
+        steps, terminated, truncated, reward = [], False, False, 0
+        while not (terminated or truncated):
+            action, facts = world.expert(), world.facts()
+            picture = obs["image"]
+            obs, reward, terminated, truncated, info = world.step(action)
+            steps.append({"picture": picture, "episode": seed, "instruction": obs["instruction"], "skill": info["skill"],
+                          "action": [round(float(a), 7) for a in action], "facts": facts})
+        if reward:
+            yield steps

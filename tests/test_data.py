@@ -6,28 +6,34 @@ import pytest
 import torch
 
 import data
-from tokenizer import prompt
-from world import ACTION_NAMES, ROBOT_WORDS, SKILLS, VOCABULARIES, WEB_WORDS, World
+import web
+import world
+from tokenizer import ActionTokenizer, Tokenizer, prompt
+from world import ACTION_HIGH, ACTION_LOW, ACTION_NAMES, ROBOT_WORDS, SKILLS, VOCABULARIES, WEB_WORDS, World
 
 SETTINGS = dict(vocabulary="small", skills=["pick", "move near"], size=32)
 WEB = dict(names=[*VOCABULARIES["small"]["robot"], *VOCABULARIES["small"]["web"]], size=32, cards=[], faces=False)
 
 
+def world_actions(vocabulary, scheme="integer"):
+    return ActionTokenizer(Tokenizer.train(data.corpus(vocabulary)), ACTION_LOW, ACTION_HIGH, scheme)
+
+
 @pytest.fixture(scope="module")
 def actions():
-    return data.make_tokenizer("small")
+    return world_actions("small")
 
 
 @pytest.fixture(scope="module")
 def logs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data")
-    return data.Log(folder, data.episodes, 12, SETTINGS, quiet=True), data.Log(folder, data.web_pictures, 30, WEB, quiet=True)
+    return data.WorldLog(folder, world.episodes, 12, SETTINGS, quiet=True), data.WorldLog(folder, web.web_pictures, 30, WEB, quiet=True)
 
 
 @pytest.fixture(scope="module")
 def mix(logs, actions):
-    return data.Mix(data.RobotData(logs[0], actions, text_len=64), data.WebData(logs[1], actions.tokenizer, ("locate", "what at"), 64),
-                    8, 0.5, 64, pretrain=2, seed=3)
+    return data.Mix([(data.RobotData(logs[0], actions, text_len=64), 1)],
+                    [(data.WebData(logs[1], actions.tokenizer, ("locate", "what at"), 64), 1)], 8, 0.5, 64, pretrain=2, seed=3)
 
 
 def test_pack_example_of_the_docstring():
@@ -38,18 +44,18 @@ def test_pack_example_of_the_docstring():
 
 
 def test_a_batch_is_fixed_by_its_step_alone(mix):
-    mix[0], mix[7]
-    one, two, other = mix[5], mix[5], mix[6]
+    mix[0, 0], mix[7, 0]
+    one, two, other = mix[5, 0], mix[5, 0], mix[6, 0]
     assert all(torch.equal(one[k], two[k]) for k in one)
     assert not torch.equal(one["tokens"], other["tokens"])
 
 
 def test_the_mix_has_the_stated_share_of_robot_samples(mix):
-    assert [int(mix[step]["robot"].sum()) for step in (0, 1, 2, 9)] == [0, 0, 4, 4]
+    assert [int((mix[step, 0]["source"] == 0).sum()) for step in (0, 1, 2, 9)] == [0, 0, 4, 4]
 
 
 def test_the_robots_first_question_is_the_action_of_the_log(mix, logs, actions):
-    batch, tok = mix[4], actions.tokenizer
+    batch, tok = mix[4, 0], actions.tokenizer
     known = {(prompt(s["instruction"]), actions.text(s["action"])) for s in logs[0].steps}
     for i in range(4):
         first = batch["segment"][i] == 1
@@ -61,7 +67,7 @@ def test_the_robots_first_question_is_the_action_of_the_log(mix, logs, actions):
 
 def test_targets_are_answers_and_nothing_else(mix, actions):
     """each question reads "Q: ... A:" and each target run starts right after it and ends in <eos>"""
-    batch, tok = mix[3], actions.tokenizer
+    batch, tok = mix[3, 0], actions.tokenizer
     for tokens, segment, target in zip(batch["tokens"], batch["segment"], batch["target"]):
         for n in range(1, int(segment.max()) + 1):
             ask, say = tokens[(segment == n) & ~target].tolist(), tokens[(segment == n) & target].tolist()
@@ -74,7 +80,7 @@ def test_no_web_only_word_reaches_a_robot_sample(mix, logs, actions):
         assert not set(step["instruction"].split()) & WEB_WORDS and set(step["instruction"].split()) <= ROBOT_WORDS
     strange = {word for word in WEB_WORDS if len(word) > 1}  # a digit may be a number of the arm
     for n in range(2, 12):
-        batch = mix[n]
+        batch = mix[n, 0]
         for tokens, segment in zip(batch["tokens"][:4], batch["segment"][:4]):
             words = actions.tokenizer.decode(tokens[segment >= 0].tolist()).replace("?", " ").split()
             assert not set(words) & strange
@@ -90,37 +96,37 @@ def test_a_log_holds_what_the_expert_did(logs):
     log = logs[0]
     for i, step in enumerate(log.steps):
         if i == 0 or log.steps[i - 1]["episode"] != step["episode"]:
-            world = World("small", SETTINGS["skills"], 32, noise=.006)
-            obs, _ = world.reset(step["episode"], wild=step["episode"] % 2 == 1, alone=step["episode"] % 10 < 4)
+            table = World("small", SETTINGS["skills"], 32, noise=.006)
+            obs, _ = table.reset(step["episode"], wild=step["episode"] % 2 == 1, alone=step["episode"] % 10 < 4)
         assert (log.pictures[i] == obs["image"]).all() and obs["instruction"] == step["instruction"]
-        np.testing.assert_allclose(step["action"], world.expert(), atol=1e-6)
-        obs, reward, *_ = world.step(world.expert())
+        np.testing.assert_allclose(step["action"], table.expert(), atol=1e-6)
+        obs, reward, *_ = table.step(table.expert())
     assert reward == 1 and step["action"][ACTION_NAMES.index("terminate")] == 1
 
 
 def test_logged_actions_of_all_skills_fit_the_tokenizer(actions):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        a = np.array([s["action"] for e in data.episodes(range(150), "full", SKILLS, 0) for s in e])
+        a = np.array([s["action"] for e in world.episodes(range(150), "full", SKILLS, 0) for s in e])
         back = actions.decode(actions.encode(a))
     assert (np.abs(back - a) <= (actions.high - actions.low) / 512 + 1e-6).all()
     assert (np.abs(a) > 0).any(0).all()                     # and every number is in use
 
 
 def test_held_out_episodes_are_not_trained_on(tmp_path, actions):
-    log = data.Log(tmp_path, data.episodes, 25, SETTINGS, quiet=True)
+    log = data.WorldLog(tmp_path, world.episodes, 25, SETTINGS, quiet=True)
     train, test = (data.RobotData(log, actions, held_out=h) for h in (False, True))
     episodes = [{log.steps[i]["episode"] for i in d.index} for d in (train, test)]
     assert episodes[1] == {20} and not episodes[0] & episodes[1] and len(train.index) + len(test.index) == len(log)
-    with pytest.raises(ValueError, match="raise robot_episodes"):
-        data.RobotData(data.Log(tmp_path, data.episodes, 5, SETTINGS, quiet=True), actions, held_out=True)
+    with pytest.raises(ValueError, match="record more"):
+        data.RobotData(data.WorldLog(tmp_path, world.episodes, 5, SETTINGS, quiet=True), actions, held_out=True)
 
 
 def test_two_tokenizers_do_not_mix():
     for vocabulary in ("small", "full"):                    # each is freed before the next is made
-        tokenizer = data.make_tokenizer(vocabulary).tokenizer
-        facts = [{"name": "apple", "column": .5, "row": .5}]
-        (p, a), = data._fill([], facts, ["locate"], 20, tokenizer, np.random.default_rng(0))[:1]
+        tokenizer = world_actions(vocabulary).tokenizer
+        facts, rng = [{"name": "apple", "column": .5, "row": .5}], np.random.default_rng(0)
+        (p, a), = data._fill([], lambda: web.ask(facts, "locate", rng), 20, tokenizer)[:1]
         assert tokenizer.decode(p + a[:-1]) == "Q: where is the apple? A: 16 16"
 
 
@@ -133,23 +139,23 @@ def test_worked_example_of_the_docstring(actions):
 
 
 def test_a_log_is_made_once_and_read_again(logs, tmp_path):
-    first = data.Log(tmp_path, data.web_pictures, 5, WEB, quiet=True)
+    first = data.WorldLog(tmp_path, web.web_pictures, 5, WEB, quiet=True)
     stamp = (first.path / "pictures.u8").stat().st_mtime_ns
-    again = data.Log(tmp_path, data.web_pictures, 5, WEB, quiet=True)
+    again = data.WorldLog(tmp_path, web.web_pictures, 5, WEB, quiet=True)
     assert again.path == first.path and (again.path / "pictures.u8").stat().st_mtime_ns == stamp
-    other = data.Log(tmp_path, data.web_pictures, 6, WEB, quiet=True)
+    other = data.WorldLog(tmp_path, web.web_pictures, 6, WEB, quiet=True)
     assert other.path != first.path and len(list(tmp_path.iterdir())) == 2
 
 
 def test_a_log_cut_short_is_refused(tmp_path):
-    log = data.Log(tmp_path, data.web_pictures, 5, WEB, quiet=True)
+    log = data.WorldLog(tmp_path, web.web_pictures, 5, WEB, quiet=True)
     lines = (log.path / "steps.jsonl").read_text().splitlines()
     (log.path / "steps.jsonl").write_text("\n".join(lines[:-1]) + "\n")
     with pytest.raises(ValueError, match="delete the folder"):
-        data.Log(tmp_path, data.web_pictures, 5, WEB, quiet=True)
+        data.WorldLog(tmp_path, web.web_pictures, 5, WEB, quiet=True)
 
 
 def test_overwrite_scheme_tokens_never_occur_in_the_worlds_text():
-    actions = data.make_tokenizer("full", "overwrite")
+    actions = world_actions("full", "overwrite")
     used = {i for text in data.corpus("full", 300) for i in actions.tokenizer.encode(text)}
     assert not used & set(actions.ids.tolist())

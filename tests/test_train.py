@@ -88,12 +88,26 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(folder, ru
     assert not same(weights(train.train(config(folder, "other", "--seed", "1"))), weights(run))
 
 
-def test_accumulation_gives_the_gradient_of_the_whole_batch(folder):
-    norms = []
-    for parts in ("1", "2", "4"):
-        train.train(config(folder, "parts" + parts, "--accumulate", parts, "--dtype", "float32", "--log_every", "1", "--steps", "1"))
-        norms.append(json.loads((folder / ("parts" + parts) / "log.jsonl").read_text().splitlines()[0])["norm"])
-    assert norms == pytest.approx([norms[0]] * 3, rel=1e-4)
+def test_micro_batches_add_up_to_the_gradient_of_the_whole_batch(folder, monkeypatch):
+    """the norm that the loop sees for three micro-batches of four rows is that of the same twelve rows at once"""
+    args = ["--batch_size", "12", "--dtype", "float32", "--log_every", "1", "--steps", "1", "--pretrain_steps", "0"]
+    train.train(config(folder, "parts", *args, "--micro_batches", "3"))
+    seen = train.data.Mix.__getitem__
+
+    def all_parts(mix, item):
+        parts = [seen(mix, (item[0], part)) for part in range(3)]
+        return {k: torch.cat([part[k] for part in parts]) for k in parts[0]}
+
+    def of_three(*args):
+        mix, held_out = make(*args)
+        mix.n_parts = 3
+        return mix, held_out
+    make = train.data.make_data
+    monkeypatch.setattr(train.data, "make_data", of_three)
+    monkeypatch.setattr(train.data.Mix, "__getitem__", lambda mix, item: all_parts(mix, item) if mix.n_parts == 3 else seen(mix, item))
+    train.train(config(folder, "whole", *args))
+    norms = [json.loads((folder / out / "log.jsonl").read_text())["norm"] for out in ("parts", "whole")]
+    assert norms[0] == pytest.approx(norms[1], rel=1e-4)
 
 
 def test_ctrl_c_saves_and_resume_ends_as_if_nothing_had_happened(folder, run):
@@ -205,13 +219,23 @@ def test_a_checkpoint_of_another_shape_is_refused(folder, run):
 @pytest.mark.parametrize("text, message", [
     ("stesp = 3", "unknown key 'stesp'"), ('steps = "3"', "steps = '3' must be of type int"), ("steps = ", "cpu.toml"),
     ('scheme = "words"', "scheme = 'words'"), ("robot_fraction = 2.0", "robot_fraction = 2.0"), ('skills = ["fly"]', "'fly'"),
-    ("batch_size = 5\naccumulate = 2", "multiple of accumulate"), ("accumulate = 0", "accumulate = 0; it must be at least 1"),
+    ("batch_size = 5\nmicro_batches = 6", "a batch has only 5"), ("micro_batches = 0", "micro_batches = 0; it must be at least 1"),
+    ("robot = 3", "robot must be tables"), ('[[robot]]\nformat = "rlds"', "needs a format, and a path"),
+    ('[[web]]\nformat = "world"\nweight = "a"', "weight = 'a' must be of type float"),
+    ('[[robot]]\nformat = "world"\nhold_out = 1', "hold_out of at least 2"),
     ("skills = []", "need at least one entry"), ("seed = -1", "seed = -1")])
 def test_bad_presets_are_one_line_errors(tmp_path, text, message):
     path = tmp_path / "cpu.toml"
     path.write_text(text)
     with pytest.raises(ValueError, match=re.escape(message)):
         train.read_config(["--config", str(path)])
+
+
+def test_sources_may_be_given_on_the_command_line():
+    c = train.read_config(["--robot", 'format="rlds", path="/a", weight=2.0', 'format="world"'])
+    assert c.robot == [{"format": "rlds", "path": "/a", "weight": 2.0}, {"format": "world"}]
+    said = script("train.py", "--robot", "rlds")
+    assert said.returncode == 2 and "is no inline TOML table" in said.stderr and "Traceback" not in said.stderr
 
 
 def test_command_line_beats_preset_beats_default(tmp_path):

@@ -1,0 +1,60 @@
+"""ranks: two processes on the CPU (gloo) do what one does, with DDP and with FSDP, and may take over from each other"""
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import train
+
+# Muon orthogonalises in bfloat16, which makes a step's thousandth of the rounding of a sum: its steps are small here
+ROOT = Path(__file__).parent.parent
+TINY = ["--config", "configs/cpu.toml", "--robot_episodes", "30", "--web_pictures", "40", "--image_size", "32", "--vit_layer", "1", "--n_layer", "2",
+        "--vit_embd", "32", "--n_embd", "32", "--batch_size", "8", "--pretrain_steps", "2", "--steps", "4", "--warmup", "2", "--log_every", "2",
+        "--save_every", "3", "--lr_muon", "2e-5", "--device", "cpu", "--no-evaluate", "--dtype", "float32", "--micro_batches", "4"]
+
+
+def run(n, folder, out, *more):
+    """train.py on n ranks; its checkpoint"""
+    start = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(n), "--master_port", "0", "--rdzv_backend", "c10d",
+             "--rdzv_endpoint", "localhost:0"] if n > 1 else [sys.executable]
+    said = subprocess.run([*start, "train.py", *("--resume" not in more) * TINY, "--data_dir", str(folder / "data"), "--out_dir", str(folder / out),
+                           *more], cwd=ROOT, capture_output=True, text=True, timeout=120, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert said.returncode == 0, said.stderr
+    return train.load(folder / out / "checkpoint.pt")
+
+
+def distance(a, b):
+    assert a["model"].keys() == b["model"].keys()
+    return max((a["model"][k] - b["model"][k]).abs().max().item() for k in a["model"])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("ranks")
+
+
+@pytest.fixture(scope="module")
+def one(folder):
+    return run(1, folder, "one")
+
+
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+def test_two_ranks_learn_what_one_learns_and_one_goes_on_where_two_stopped(folder, one, parallel):
+    """the same weights to 1e-5, the same log; two ranks for the web stage, one from its checkpoint on, then two again: still the same"""
+    two = run(2, folder, parallel, "--parallel", parallel)
+    assert distance(one, two) < 1e-5 < distance(one, train.load(folder / "one/web.pt"))
+    logs = [[json.loads(line) for line in (folder / out / "log.jsonl").read_text().splitlines()] for out in ("one", parallel)]
+    assert [m["step"] for m in logs[0]] == [m["step"] for m in logs[1]] == [2, 4, 6]
+    assert [m["norm"] for m in logs[0]] == pytest.approx([m["norm"] for m in logs[1]], rel=1e-4)
+    (folder / parallel / "checkpoint.pt").write_bytes((folder / parallel / "web.pt").read_bytes())
+    assert distance(one, run(1, folder, parallel, "--resume")) < 1e-5
+    (folder / "one/checkpoint.pt").write_bytes((folder / "one/web.pt").read_bytes())
+    assert distance(run(2, folder, "one", "--resume", "--parallel", parallel), two) < 1e-5
+
+
+def test_ranks_that_cannot_share_the_micro_batches_are_told(folder):
+    with pytest.raises(AssertionError, match="2 ranks share micro_batches = 3; make it a multiple of 2"):
+        run(2, folder, "odd", "--micro_batches", "3")

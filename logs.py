@@ -67,7 +67,7 @@ class Log:
     statistics: name -> {"q01", "q99", "min", "max", "mean", "std"}; counts: {"episodes", "steps", "skipped": {why: how many}}.
 
     Dropped on the way in, and counted: first steps that do nothing (as OpenVLA does), steps without an instruction, episodes
-    without pictures. terminate is the log's own where it has one, else 1 in the last step of an episode.
+    without pictures or with an action that is not finite. terminate is the log's own where it has one, else 1 in the last step of an episode.
     """
     format = ""
     keys = ()                   # the options that a preset may give
@@ -142,6 +142,8 @@ class Log:
         for found in tqdm(jobs, total=len(files), desc=f"reading {self.path}", unit="file", disable=quiet):
             for e in found:
                 why, a = e.get("skipped"), e.get("actions")
+                if not why and not np.isfinite(a).all():
+                    why = "episodes with an action that is not finite"
                 if not why:
                     # a gripper at rest says where it is, not 0
                     moves = [a[:, d] - a[:1, d] * ("gripper" in name) for d, name in enumerate(names) if name != "terminate"]

@@ -219,9 +219,6 @@ class LeRobot(Log):
             rows = np.flatnonzero(episodes == episode)
             where = np.full((len(rows), 3), (*numbers, 0))
             where[:, 2] = rows
-            if not np.isfinite(actions[rows]).all():
-                yield {"skipped": "episodes with an action that is not finite"}
-                continue
             if self.is_video:
                 *place, start = self.starts.get(episode, [np.nan] * 3) if self.v3 else [*numbers, 0]
                 told = all(0 <= n < 1e9 for n in (*place, start))

@@ -219,7 +219,7 @@ class RLDS(Log):
     for dx .. gripper (make sure: joints may be seven too), two for dx and dy; others are called a0, a1, ...
 
     RT-1's terminate_episode is one of three, of which [1, 0, 0] is terminate: github.com/google-deepmind/open_x_embodiment,
-    issue 17, and terminate_bool_to_act in its notebooks. Episodes with an action that is not finite are dropped, and counted.
+    issue 17, and terminate_bool_to_act in its notebooks.
     """
     format = "rlds"
     keys = ("split", "camera", "action", "instruction", "names", "verify")
@@ -335,8 +335,6 @@ class RLDS(Log):
         if not len(found[self.camera][1]) or not rows(self.camera)[:, 1].all():
             return {"skipped": "episodes without pictures"}
         actions = np.concatenate([rows(key)[:, :n] for key, n in self.action.items()], 1)[:, self.order].astype(np.float32)
-        if not np.isfinite(actions).all():
-            return {"skipped": "episodes with an action that is not finite"}
         if not len(found[self.words][1]):
             words = [b""] * steps
         elif self.keys[self.words][1] == "strings":

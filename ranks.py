@@ -12,7 +12,7 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 from torch.distributed.fsdp import fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.distributed.tensor import DTensor, Replicate, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel as DDP
 
 
@@ -90,6 +90,24 @@ class Ranks:
         if self.world > 1:
             run.set_requires_gradient_sync(last)
         return contextlib.nullcontext()
+
+
+class Muon(torch.optim.Muon):
+    """
+    Muon makes each gradient matrix orthogonal, for which it must see all of it. Where matrices are spread over the ranks, gradient and
+    momentum are put together for the step; between steps every rank keeps its share of the momentum.
+    """
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        spread_out = [p for group in self.param_groups for p in group["params"] if isinstance(p.grad, DTensor)]
+        for p in spread_out:
+            p.grad = p.grad.redistribute(placements=[Replicate()])
+            if self.state[p]:
+                self.state[p]["momentum_buffer"] = self.state[p]["momentum_buffer"].redistribute(placements=[Replicate()])
+        super().step(closure)
+        for p in spread_out:
+            self.state[p]["momentum_buffer"] = self.state[p]["momentum_buffer"].redistribute(placements=p.placements)
 
 
 def whole(state):

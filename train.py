@@ -34,7 +34,7 @@ import web
 from logs import leave_ctrl_c_to_the_parent
 from model import VLA, ModelConfig
 from pretrained import load_gpt2, load_vit
-from ranks import Ranks, spread, whole
+from ranks import Muon, Ranks, spread, whole
 from tokenizer import Tokenizer
 from world import SKILLS, VOCABULARIES
 
@@ -203,7 +203,7 @@ def make_optimizers(model, c: Config):
     inner = [p for name, p in model.named_parameters() if ".blocks." in f".{name}" and p.ndim == 2]
     ids = {id(p) for p in inner}
     outer = [p for p in model.parameters() if id(p) not in ids]
-    muon = torch.optim.Muon(inner, lr=c.lr_muon, weight_decay=c.weight_decay, adjust_lr_fn="match_rms_adamw")
+    muon = Muon(inner, lr=c.lr_muon, weight_decay=c.weight_decay, adjust_lr_fn="match_rms_adamw")
     adam = torch.optim.AdamW([{"params": [p for p in outer if p.ndim > 1], "weight_decay": c.weight_decay},
                               {"params": [p for p in outer if p.ndim < 2], "weight_decay": 0.0}], lr=c.lr_adam, betas=(0.9, 0.98))
     return {"muon": muon, "adam": adam}
@@ -408,8 +408,8 @@ def train(c: Config):
                                           "gflops": flops * speed / 1e9, "memory_gb": memory(device), "norm": norm, **m}) + "\n")
                     log.flush()
                     text = " ".join(f"{k} {m[k]:.2f}" for k in ("web", "view", "action", "accuracy") if k in m)
-                    if "dx" in m.get("l1", ()):
-                        text += f" L1 {100 * np.mean([m['l1'][k] for k in ('dx', 'dy', 'dz') if k in m['l1']]):.1f} cm"
+                    if list(actions) == ["world"] and "l1" in m:            # a log's units are its own
+                        text += f" L1 {100 * np.mean([m['l1'][k] for k in ('dx', 'dy', 'dz')]):.1f} cm"
                     bar.set_postfix_str(f"{text} {speed:.0f} samples/s")
                 if step + 1 == pretrain:
                     checkpoint("web.pt", step + 1)

@@ -217,7 +217,8 @@ def offline(policy, log, table, most=20_000):
     any learning: the mean action of the training episodes, the action of the step before (which the policy is not told), and the action
     of the training step whose picture is nearest in pixels (16 x 16). Returns a dict; "drivers" has for each the "l1" by number in the
     log's units, and "scaled": the mean over the numbers but terminate of L1 / (width of its bounds), with a 95 % interval
-    from resampling episodes; "less": the policy's median action (of 16 draws) minus it, paired by episode; "right": the share of its tokens that are the log's.
+    from resampling episodes; "less": the policy's median action (of 16 draws) minus it, paired by episode; "right": the share of its
+    tokens that are the log's.
     """
     c, actions, rng = policy.model.config, policy.actions, np.random.default_rng(0)
     known, test = (data.RobotData(log, actions, text_len=c.max_text, size=c.image_size, frames=c.frames,

@@ -125,6 +125,25 @@ def test_ctrl_c_saves_and_resume_ends_as_if_nothing_had_happened(folder, run):
     assert same(weights(folder / "ctrl/checkpoint.pt"), weights(folder / "straight/checkpoint.pt"))
 
 
+@pytest.mark.parametrize("after", [.2, 1.1])
+def test_a_run_killed_at_any_moment_ends_as_if_it_had_not_been(folder, after):
+    """kill -9, which no process sees coming, while a checkpoint is written after every step: weights and log are those of a straight run"""
+    more, out = ["--steps", "60", "--save_every", "1"], folder / f"killed{after}"
+    process = subprocess.Popen([sys.executable, "train.py", *TINY, *more, "--data_dir", str(folder / "data"), "--out_dir", str(out)], cwd=ROOT,
+                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not (out / "checkpoint.pt").exists():
+        assert process.poll() is None
+        time.sleep(.01)
+    time.sleep(after)
+    process.kill()
+    process.wait()
+    train.train(config(folder, out.name, *more, "--resume"))
+    train.train(config(folder, "straight", "--steps", "60"))
+    assert same(weights(out / "checkpoint.pt"), weights(folder / "straight/checkpoint.pt"))
+    steps = [[json.loads(line)["step"] for line in (folder / o / "log.jsonl").read_text().splitlines()] for o in (out.name, "straight")]
+    assert steps[0] == steps[1]
+
+
 def test_the_web_model_is_saved_and_other_arms_start_from_it(folder, run):
     web = folder / "run/web.pt"
     assert train.load(web)["step"] == 3

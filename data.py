@@ -144,8 +144,8 @@ class RobotData:
         self.size, self.tokenizer, self.actions = size or log.picture(0).shape[0], actions.tokenizer, actions
         self.index = np.flatnonzero((np.asarray(log.episode) % hold_out == hold_out - 1) == held_out)
         if not len(self.index):
-            raise ValueError(f"no episode of {log.path} is {'held out' if held_out else 'left to train on'}: every {hold_out}th is held "
-                             "out; record more (robot_episodes), or set another hold_out")
+            raise ValueError(f"no episode of {log.path} is {'held out' if held_out else 'left to train on'}: every {hold_out}th "
+                             "is held out; record more (robot_episodes), or set another hold_out")
         chunks = np.array_split(np.asarray(log.actions), 1 + len(log) // 100_000)
         self.answers = np.concatenate([actions.encode(a, quiet=True).astype(np.int32) for a in chunks])      # (N, D)
         self.prompts = {text: self.tokenizer.encode(prompt(text)) for text in log.texts}
@@ -154,9 +154,9 @@ class RobotData:
             if lost:
                 warnings.warn(f"{log.path}: {len(lost)} instructions have words whose tokens now mean bins, such as {lost[0]!r}")
         longest = max(self.prompts, key=lambda text: len(self.prompts[text]))
-        if len(self.prompts[longest]) + len(actions.names) + 1 > text_len:
-            raise ValueError(f"{log.path}: {longest!r} and its action take {len(self.prompts[longest]) + len(actions.names) + 1} tokens; "
-                             f"raise text_len = {text_len}")
+        needed = len(self.prompts[longest]) + len(actions.names) + 1
+        if needed > text_len:
+            raise ValueError(f"{log.path}: {longest!r} and its action take {needed} tokens; raise text_len = {text_len}")
 
     def pictures(self, i):
         """the pictures that the model sees at step i, as they are in the log: a list of F"""
@@ -230,8 +230,8 @@ def pack(questions, text_len):
 
 class Mix(torch.utils.data.Dataset):
     """
-    The co-training mix. Item (step, part) is one of the n_parts parts of the batch of that step, fixed by (seed, step, part) alone, so
-    that a resumed run goes on with the very samples that an uninterrupted one would see, on however many ranks.
+    The co-training mix. Item (step, part) is one of the n_parts parts of the batch of that step, fixed by (seed, step, part)
+    alone, so that a resumed run goes on with the very samples that an uninterrupted one would see, on however many ranks.
 
     robots, webs: lists of (data, weight). robot_fraction: the share of robot samples in every batch (paper: about 0.5 for PaLI-X,
     0.66 for PaLM-E), once the first `pretrain` steps are over. Within each half, sources are drawn by their weights.
@@ -301,7 +301,8 @@ def open_source(c, half: str, table: dict, quiet=False):
         if half == "robot":
             settings = dict(vocabulary=c.vocabulary, skills=c.skills, size=c.image_size)
             return WorldLog(c.data_dir, episodes, c.robot_episodes, settings, quiet)
-        settings = dict(names=[*names["robot"], *names["web"]], size=c.image_size, faces=full, cards=list(draw.CARDS) if full else [])
+        settings = dict(names=[*names["robot"], *names["web"]], size=c.image_size, faces=full,
+                        cards=list(draw.CARDS) if full else [])
         return WorldLog(c.data_dir, web.web_pictures, c.web_pictures, settings, quiet)
     keys = {k: v for k, v in table.items() if k not in ("format", "path", "name", *SOURCE[half])}
     return open_log(half, table["format"], table["path"], c.data_dir, quiet, **keys)
@@ -345,7 +346,7 @@ def make_tokenizer(c, robots, webs) -> Tokenizer:
 
 
 def make_actions(c, robots, tokenizer: Tokenizer, state=None) -> dict:
-    """name -> ActionTokenizer for every robot: as the checkpoint has it, or with the bounds of its log; the world's are known without"""
+    """name -> ActionTokenizer of every robot: the checkpoint's, or one with the bounds of its log (the world's are always known)"""
     known = {name: ActionTokenizer.from_state(saved, tokenizer) for name, saved in (state["robots"] if state else {}).items()}
     actions = {}
     for table in c.robot:

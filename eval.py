@@ -213,12 +213,13 @@ def agrees(said, answer, tolerance=2):
 
 def offline(policy, log, table, most=20_000):
     """
-    How far the policy's actions are from those of the held-out episodes of a log (at most `most` steps), beside what is right without
-    any learning: the mean action of the training episodes, the action of the step before (which the policy is not told), and the action
-    of the training step whose picture is nearest in pixels (16 x 16). Returns a dict; "drivers" has for each the "l1" by number in the
-    log's units, and "scaled": the mean over the numbers but terminate of L1 / (width of its bounds), with a 95 % interval
-    from resampling episodes; "less": the policy's median action (of 16 draws) minus it, paired by episode; "right": the share of its
-    tokens that are the log's.
+    How far the policy's actions are from those of the held-out episodes of a log (at most `most` steps), beside what is right
+    without any learning: the mean action of the training episodes, the action of the step before (which the policy is not told),
+    and the action of the training step whose picture is nearest in pixels (16 x 16).
+
+    Returns a dict; "drivers" has for each of them: "l1" by number, in the log's units; "scaled", the mean over the numbers but
+    terminate of L1 / (width of its bounds), with a 95 % "interval" from resampling episodes; "less", the policy's median action
+    (of 16 draws) minus it, paired by episode; "right", the share of its tokens that are the log's.
     """
     c, actions, rng = policy.model.config, policy.actions, np.random.default_rng(0)
     known, test = (data.RobotData(log, actions, text_len=c.max_text, size=c.image_size, frames=c.frames,
@@ -251,8 +252,8 @@ def offline(policy, log, table, most=20_000):
     before = [np.asarray(log.actions[log.previous(i)]) if log.previous(i) != i else mean for i in index]
     policy.reset()
     said = {"policy": follow(asked, policy.temperature), "its likeliest action": follow(asked, 0.0),
-            "its median action": middle(asked), "the same, blank instruction": middle(lambda i: BLANK), "mean action": np.tile(mean, (len(index), 1)),
-            "action of the step before": np.stack(before), "nearest picture's action": np.asarray(log.actions)[nearest]}
+            "its median action": middle(asked), "the same, blank instruction": middle(lambda i: BLANK),
+            "mean action": np.tile(mean, (len(index), 1)), "action of the step before": np.stack(before), "nearest picture's action": np.asarray(log.actions)[nearest]}
 
     draws = rng.integers(len(np.unique(episode)), size=(2000, len(np.unique(episode))))
 
@@ -283,8 +284,9 @@ def offline_table(o):
         low, high, less = *d["interval"], d["less"]
         lines.append(f"{who:28}" + "".join(f"{d['l1'][n]:10.4f}" for n in numbers) + f"{d['scaled']:8.4f} [{low:.4f}, {high:.4f}]"
                      f"  [{less[0]:+.4f}, {less[1]:+.4f}]{100 * d['right']:11.0f} %")
-    return "\n".join([*lines, f"replay: logged actions, encoded and decoded, are at most {o['replay']['most_bins_off']:.2f} bins off; "
-                      f"{100 * o['replay']['clipped']:.1f} % of the numbers lie outside the bounds (1st to 99th percentile) and are clipped"])
+    lines.append(f"replay: logged actions, encoded and decoded, are at most {o['replay']['most_bins_off']:.2f} bins off; "
+                 f"{100 * o['replay']['clipped']:.1f} % of the numbers are outside the bounds (1st to 99th percentile): clipped")
+    return "\n".join(lines)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

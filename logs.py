@@ -67,7 +67,8 @@ class Log:
     statistics: name -> {"q01", "q99", "min", "max", "mean", "std"}; counts: {"episodes", "steps", "skipped": {why: how many}}.
 
     Dropped on the way in, and counted: first steps that do nothing (as OpenVLA does), steps without an instruction, episodes
-    without pictures or with an action that is not finite. terminate is the log's own where it has one, else 1 in the last step of an episode.
+    without pictures or with an action that is not finite. terminate is the log's own where it has one, else 1 in the last step
+    of an episode.
     """
     format = ""
     keys = ()                   # the options that a preset may give
@@ -284,7 +285,8 @@ class VQA:
         files = sorted(self.path.glob("*.jsonl"))
         files = [f for f in files if f.name == "questions.jsonl"] or files
         if len(files) != 1:
-            raise ValueError(f"{path}: it must have one file of JSON lines, called questions.jsonl; there are {[f.name for f in files]}")
+            raise ValueError(f"{path}: it must have one file of JSON lines, called questions.jsonl; "
+                             f"there are {[f.name for f in files]}")
         for _, row in json_lines(files[0], {"image": str, "answer": str}):
             question = row.get("question", self.CAPTION)
             if not isinstance(question, str) or not question.strip() or not row["answer"].strip():

@@ -1,5 +1,5 @@
 """
-Many ranks: one process a GPU, started by torchrun (one machine: torchrun --nproc_per_node 8 train.py ...). Without it there is one rank.
+Many ranks: one process a GPU, started by torchrun (torchrun --nproc_per_node 8 train.py ...). Without it there is one rank.
 
 A batch is cut into micro-batches, which do not depend on how many ranks there are; each rank takes its share of them, adds up
 their gradients, and the ranks average. So a run gives the same weights, up to rounding, on one rank as on eight, and may be
@@ -29,7 +29,8 @@ class Ranks:
     """who we are among the processes of this run, and the few things they do together"""
 
     def __init__(self, c):
-        self.rank, self.world, self.local = (int(os.environ.get(k, d)) for k, d in (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0)))
+        self.rank, self.local = int(os.environ.get("RANK", 0)), int(os.environ.get("LOCAL_RANK", 0))
+        self.world = int(os.environ.get("WORLD_SIZE", 1))
         self.first = self.rank == 0
         name = c.device if c.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
         self.device = pick_device(f"cuda:{self.local}" if name == "cuda" and self.world > 1 else name)
@@ -61,8 +62,8 @@ class Ranks:
 
     def share(self, model, c):
         """
-        The model as the loop runs it. ddp: each rank has all of it, and gradients are averaged. fsdp: each rank keeps a share of every
-        weight, of its gradient and of the optimizer's memory of it; a block is put together when it is its turn.
+        The model as the loop runs it. ddp: each rank has all of it, and gradients are averaged. fsdp: each rank keeps a share of
+        every weight, of its gradient and of the optimizer's memory of it; a block is put together when it is its turn.
         """
         blocks = [*model.vit.blocks, *model.blocks]
         if c.compile:
@@ -94,8 +95,8 @@ class Ranks:
 
 class Muon(torch.optim.Muon):
     """
-    Muon makes each gradient matrix orthogonal, for which it must see all of it. Where matrices are spread over the ranks, gradient and
-    momentum are put together for the step; between steps every rank keeps its share of the momentum.
+    Muon makes each gradient matrix orthogonal, for which it must see all of it. Where matrices are spread over the ranks,
+    gradient and momentum are put together for the step; between steps every rank keeps its share of the momentum.
     """
 
     @torch.no_grad()

@@ -47,8 +47,8 @@ def key(default, help):
 @dataclass
 class Config:
     # where samples come from
-    robot: list[dict] = key(({"format": "world"},), "robot logs: tables with format (world, rlds, lerobot, folder), path, weight and more: "
-                            "see configs/bridge.toml")
+    robot: list[dict] = key(({"format": "world"},), "robot logs: tables with format (world, rlds, lerobot, folder), path, "
+                                                    "weight and more, as in configs/bridge.toml")
     web: list[dict] = key(({"format": "world"},), "pictures with questions: tables with format (world, vqa), path, weight")
     # files
     out_dir: str = key("out", "folder for checkpoints, log, table and pictures")
@@ -63,7 +63,7 @@ class Config:
     web_pictures: int = key(20000, "pictures without a robot")
     web_questions: list = key(("locate", "way", "what at", "caption"), "kinds of questions about them (web.QUESTIONS)")
     # words
-    tokenizer_from: str = key("", "folder with GPT-2's vocab.json and merges.txt; without it a vocabulary is trained on the texts at hand")
+    tokenizer_from: str = key("", "folder with GPT-2's vocab.json and merges.txt; without it words are learnt from the sources")
     n_vocab: int = key(4096, "most tokens of a vocabulary trained here")
     scheme: str = key("integer", "which tokens are the action's bins: integer (PaLI-X) or overwrite (PaLM-E)")
     attention: str = key("prefix", "how a prompt sees itself: prefix (PaLI-X-like) or causal (PaLM-E-like)")
@@ -145,7 +145,7 @@ def table(text: str) -> dict:
     try:
         return tomllib.loads(f"x = {{{text}}}")["x"]
     except tomllib.TOMLDecodeError as e:
-        raise argparse.ArgumentTypeError(f"{text!r} is no inline TOML table ({e}); write it as format=\"rlds\", path=\"/data\"") from None
+        raise argparse.ArgumentTypeError(f'{text!r} is no inline TOML table ({e}); write format="rlds", path="/data"') from None
 
 
 def read_config(argv=None) -> Config:
@@ -320,8 +320,8 @@ def train(c: Config):
     torch.manual_seed(c.seed)
     torch.set_float32_matmul_precision("high")
     state = load(out / "checkpoint.pt") if c.resume else load(c.init_from) if c.init_from else None
-    for name in ("vocabulary", "scheme", "attention", "image_size", "frames", "patch_size", "vit_layer", "vit_head", "vit_embd", "vit_cls",
-                 "vit_eps", "n_layer", "n_head", "n_embd", "gelu", "text_len") if state else ():
+    for name in ("vocabulary", "scheme", "attention", "image_size", "frames", "patch_size", "vit_layer", "vit_head", "vit_embd",
+                 "vit_cls", "vit_eps", "n_layer", "n_head", "n_embd", "gelu", "text_len") if state else ():
         if state["config"][name] != getattr(c, name):
             raise ValueError(f"the checkpoint has {name} = {state['config'][name]!r}, not {getattr(c, name)!r}; "
                              "leave it as it was")
@@ -348,12 +348,13 @@ def train(c: Config):
         for name, optimizer in optimizers.items():
             optimizer.load_state_dict(spread(state["optimizers"][name], optimizer))
         torch.set_rng_state(state["rng"])
-    loader = torch.utils.data.DataLoader(mix, batch_size=None, sampler=[(step, part) for step in range(start, total) for part in ranks.parts],
-                                         num_workers=c.workers, pin_memory=device.type == "cuda",
-                                         worker_init_fn=leave_ctrl_c_to_the_parent)
+    items = [(step, part) for step in range(start, total) for part in ranks.parts]
+    loader = torch.utils.data.DataLoader(mix, batch_size=None, sampler=items, num_workers=c.workers,
+                                         pin_memory=device.type == "cuda", worker_init_fn=leave_ctrl_c_to_the_parent)
     say = print if ranks.first else lambda *_: None
-    say(f"{device}{f' x {ranks.world}, {c.parallel}' if ranks.world > 1 else ''}: {n_weights / 1e6:.2f} M weights, {flops / 1e6:.0f} MFLOP "
-        f"a sample, {pretrain} steps of web then {c.steps} with {c.robot_fraction:.0%} robot, batch {c.batch_size}")
+    where = f"{device} x {ranks.world}, {c.parallel}" if ranks.world > 1 else device
+    say(f"{where}: {n_weights / 1e6:.2f} M weights, {flops / 1e6:.0f} MFLOP a sample, "
+        f"{pretrain} steps of web then {c.steps} with {c.robot_fraction:.0%} robot, batch {c.batch_size}")
 
     def checkpoint(name, step):
         parts = dict(model=whole(model.state_dict()), optimizers={k: whole(o.state_dict()) for k, o in optimizers.items()})
@@ -404,8 +405,9 @@ def train(c: Config):
                             m.update(measure(*said, test, actions))
                     seconds = time.time() - began
                     speed = (step + 1 - start) * c.batch_size / seconds
-                    log.write(json.dumps({"step": step + 1, "minutes": seconds / 60, "samples_per_s": speed, "waiting": waited / seconds,
-                                          "gflops": flops * speed / 1e9, "memory_gb": memory(device), "norm": norm, **m}) + "\n")
+                    log.write(json.dumps({"step": step + 1, "minutes": seconds / 60, "samples_per_s": speed,
+                                          "waiting": waited / seconds, "gflops": flops * speed / 1e9,
+                                          "memory_gb": memory(device), "norm": norm, **m}) + "\n")
                     log.flush()
                     text = " ".join(f"{k} {m[k]:.2f}" for k in ("web", "view", "action", "accuracy") if k in m)
                     if list(actions) == ["world"] and "l1" in m:            # a log's units are its own
@@ -417,7 +419,8 @@ def train(c: Config):
                 if (step + 1) % c.save_every == 0 or step + 1 == total or halt:
                     checkpoint("checkpoint.pt", step + 1)
                 if halt:
-                    sys.exit(f"\nstopped after step {step + 1}; go on with: python train.py --resume --out_dir {out}" if ranks.first else 1)
+                    sys.exit(f"\nstopped after step {step + 1}; go on with: python train.py --resume --out_dir {out}"
+                             if ranks.first else 1)
     finally:
         bar.close()
         if previous:

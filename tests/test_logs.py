@@ -216,6 +216,7 @@ def test_a_run_on_a_log_resumes_bit_for_bit(tmp_path):
     assert two["step"] == whole["step"] == 4 and all(torch.equal(whole["model"][k], two["model"][k]) for k in whole["model"])
 
 
+@pytest.mark.filterwarnings("ignore:.*tokens now mean bins")
 def test_gpt2s_words_carry_the_actions_in_both_schemes(tmp_path):
     """its vocabulary from its files, with a log of one's own, from training to the policy"""
     for name, text in zip(("vocab.json", "merges.txt"), gpt2_files()[1:]):

@@ -38,7 +38,7 @@ from tokenizer import ActionTokenizer, Tokenizer, prompt
 from world import ACTION_HIGH, ACTION_LOW, ACTION_NAMES, INSTRUCTIONS, KINDS, VOCABULARIES, episodes
 
 # what any source may say of itself; what else it may say, its reader knows (logs.py)
-SOURCE = {"robot": {"weight": float, "hold_out": int, "augment": bool}, "web": {"weight": float}}
+SOURCE = {"robot": {"weight": float, "hold_out": int, "augment": bool, "n_bins": int}, "web": {"weight": float}}
 ROBOT_QUESTIONS = ("gripper", "height", "held", "locate", "way", "way", "way")
 
 
@@ -358,7 +358,7 @@ def make_actions(c, robots, tokenizer: Tokenizer, state=None) -> dict:
         if name in known:
             actions[name] = known[name]
         elif log:
-            actions[name] = ActionTokenizer(tokenizer, *log.bounds(), c.scheme, log.names)
+            actions[name] = ActionTokenizer(tokenizer, *log.bounds(), c.scheme, log.names, table.get("n_bins", 256))
     return actions
 
 

@@ -349,6 +349,7 @@ def train(c: Config):
             optimizer.load_state_dict(spread(state["optimizers"][name], optimizer))
         torch.set_rng_state(state["rng"])
     items = [(step, part) for step in range(start, total) for part in ranks.parts]
+    del state                                               # a second copy of the weights
     loader = torch.utils.data.DataLoader(mix, batch_size=None, sampler=items, num_workers=c.workers,
                                          pin_memory=device.type == "cuda", worker_init_fn=leave_ctrl_c_to_the_parent)
     say = print if ranks.first else lambda *_: None

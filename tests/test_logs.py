@@ -128,13 +128,14 @@ def test_a_number_that_never_changes_comes_back_as_it_is(tmp_path):
 @pytest.mark.parametrize("D, frames", [(2, 1), (26, 2)])
 def test_an_action_of_any_width_trains_acts_and_is_measured(tmp_path, D, frames, capsys):
     """the numbers of the log are the numbers of the policy: their count, their bounds, and no padding; one picture or two"""
-    c = config(tmp_path, "--robot", source("folder", write_robot(tmp_path / "robot", D), hold_out=3, augment=True), "--robot_fraction", "1",
-               "--frames", str(frames))
+    c = config(tmp_path, "--robot", source("folder", write_robot(tmp_path / "robot", D), hold_out=3, augment=True, n_bins=21), "--robot_fraction",
+               "1", "--frames", str(frames))
     path = train.train(c)
     policy = evaluation.Policy(path, "cpu")
     for size in ((30, 40), (32, 32)):
         action = policy.act(np.full((*size, 3), 90, np.uint8), "push the block 1")
         assert action.shape == (1 + D,) and action[0] in (0, 1) and ((action[1:] >= policy.actions.low[1:]) & (action[1:] <= policy.actions.high[1:])).all()
+    assert policy.actions.n_bins == 21                      # as in the paper's Language-Table runs
     found, = evaluation.report(path, device="cpu")["offline"]
     assert found["episodes"] == 2 and found["steps"] == 10 and found["replay"]["most_bins_off"] <= .5001
     before = found["drivers"]["action of the step before"]["l1"]

@@ -145,7 +145,7 @@ class RobotData:
         self.index = np.flatnonzero((np.asarray(log.episode) % hold_out == hold_out - 1) == held_out)
         if not len(self.index):
             raise ValueError(f"no episode of {log.path} is {'held out' if held_out else 'left to train on'}: every {hold_out}th "
-                             "is held out; record more (robot_episodes), or set another hold_out")
+                             "is held out; record more episodes, or set another hold_out in its table")
         chunks = np.array_split(np.asarray(log.actions), 1 + len(log) // 100_000)
         self.answers = np.concatenate([actions.encode(a, quiet=True).astype(np.int32) for a in chunks])      # (N, D)
         self.prompts = {text: self.tokenizer.encode(prompt(text)) for text in log.texts}
@@ -297,6 +297,8 @@ def corpus(vocabulary: str, n: int = 4000):
 def open_source(c, half: str, table: dict, quiet=False):
     """the log that one table [[robot]] or [[web]] of the configuration names, recorded or indexed on first use"""
     if table["format"] == "world":
+        for key in table.keys() - {"format", "name", *SOURCE[half]}:
+            raise ValueError(f"[[{half}]] of format \"world\" has no key {key!r}; its settings are the preset's own (--help)")
         names, full = VOCABULARIES[c.vocabulary], c.vocabulary == "full"
         if half == "robot":
             settings = dict(vocabulary=c.vocabulary, skills=c.skills, size=c.image_size)
@@ -357,6 +359,13 @@ def make_actions(c, robots, tokenizer: Tokenizer, state=None) -> dict:
                              "give the log another name")
         if name in known:
             actions[name] = known[name]
+            if known[name].n_bins != table.get("n_bins", known[name].n_bins):
+                raise ValueError(f"robot {name!r}: the checkpoint has n_bins = {known[name].n_bins}; leave it, or give another name")
+            a = np.asarray(log.actions)[:100_000] if name in robots else known[name].low[None]
+            outside = ((a < known[name].low) | (a > known[name].high)).mean()
+            if outside > .05:
+                raise ValueError(f"robot {name!r}: {outside:.0%} of the log's numbers are outside the checkpoint's bounds; "
+                                 "it is another robot: give it another name (name = ...)")
         elif log:
             actions[name] = ActionTokenizer(tokenizer, *log.bounds(), c.scheme, log.names, table.get("n_bins", 256))
     return actions

@@ -41,7 +41,7 @@ class Policy:
     drawn from the model's distribution, sharpened by temperature (the paper does not say how it does): a policy that always takes
     the likeliest action and finds that it changes nothing would do so for ever. reset() begins an episode, and the draws anew.
 
-    robot: whose numbers the actions are, by its name under [[robot]]; needed only where a model was trained on several.
+    robot: whose numbers the actions are, by its name under [[robot]]; needed where a model was trained on several.
     """
 
     def __init__(self, checkpoint, device="auto", dtype="float32", temperature=0.5, seed=0, robot=None):
@@ -49,6 +49,8 @@ class Policy:
         state = train.load(checkpoint)
         self.config, self.tokenizer = state["config"], Tokenizer.from_state(state["tokenizer"])
         names = list(state["robots"])
+        if robot is None and len(names) > 1:
+            raise ValueError(f"{checkpoint} has learnt to act for several robots; say which: robot = one of {', '.join(names)}")
         self.robot = robot or (names[0] if names else None)
         if self.robot not in names:
             raise ValueError(f"{checkpoint} has no robot {self.robot!r}; it has learnt to act for: {', '.join(names) or 'none'}")
@@ -211,9 +213,9 @@ def agrees(said, answer, tolerance=2):
 # ---------------------------------------------------------------------------------------------------------------------
 # robot logs: no loop to close, but episodes that were not trained on
 
-def offline(policy, log, table, most=20_000):
+def offline(policy, log, table, most=2000, quiet=False):
     """
-    How far the policy's actions are from those of the held-out episodes of a log (at most `most` steps), beside what is right
+    How far the policy's actions are from those of held-out episodes of a log (about `most` steps at most), beside what is right
     without any learning: the mean action of the training episodes, the action of the step before (which the policy is not told),
     and the action of the training step whose picture is nearest in pixels (16 x 16).
 
@@ -224,15 +226,19 @@ def offline(policy, log, table, most=20_000):
     c, actions, rng = policy.model.config, policy.actions, np.random.default_rng(0)
     known, test = (data.RobotData(log, actions, text_len=c.max_text, size=c.image_size, frames=c.frames,
                                   hold_out=table.get("hold_out", 21), held_out=h) for h in (False, True))
-    index, basis = test.index[:most], rng.permutation(known.index)[:most]
+    index, basis = test.index, rng.permutation(known.index)[:20_000]
+    if len(index) > most:                                   # whole episodes, by chance
+        order = np.random.default_rng(1).permutation(np.unique(log.episode[index]))
+        index = index[np.isin(log.episode[index], order[:max(2, len(order) * most // len(index))])]
     moves = np.array([name != "terminate" for name in actions.names])
     truth, episode = np.asarray(log.actions)[index], np.asarray(log.episode)[index]                  # (n, D), (n,)
 
     def follow(words, temperature):
         kept, policy.temperature = policy.temperature, temperature
-        rows = [policy.act_batch([test.pictures(i) for i in part], [words(i) for i in part])
+        rows = [policy.act_batch([shown[i] for i in part], [words(i) for i in part])
                 for part in np.array_split(index, -(-len(index) // 64))]
         policy.temperature = kept
+        bar.update()
         return np.concatenate(rows)
 
     def middle(words, n=16):                                # of n draws, number by number: what the model knows, without its noise
@@ -250,11 +256,14 @@ def offline(policy, log, table, most=20_000):
     seen = np.stack([look(i) for i in basis])
     nearest = [basis[((seen - look(i)) ** 2).sum(1).argmin()] for i in index]
     before = [np.asarray(log.actions[log.previous(i)]) if log.previous(i) != i else mean for i in index]
+    shown = {i: [data.fit(picture, c.image_size) for picture in test.pictures(i)] for i in index}
+    bar = tqdm(total=34, desc=f"held-out episodes of {policy.robot}", unit="pass", disable=quiet)
     policy.reset()
     said = {"policy": follow(asked, policy.temperature), "its likeliest action": follow(asked, 0.0),
             "its median action": middle(asked), "the same, blank instruction": middle(lambda i: BLANK),
             "mean action": np.tile(mean, (len(index), 1)), "action of the step before": np.stack(before), "nearest picture's action": np.asarray(log.actions)[nearest]}
 
+    bar.close()
     draws = rng.integers(len(np.unique(episode)), size=(2000, len(np.unique(episode))))
 
     def interval(error):                                    # of a mean over steps, when episodes are drawn anew
@@ -336,7 +345,7 @@ def latency(policy, n=20):
             policy.act(image, "pick apple")
         times[name] = n / (time.perf_counter() - begin)
     policy.cache = True
-    name = torch.cuda.get_device_name() if policy.device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+    name = torch.cuda.get_device_name(policy.device) if policy.device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
     return {"actions_per_s": times, "device": name}
 
 
@@ -372,7 +381,7 @@ def table(results):
 
 def film(policy, folder, n=8, size=160):
     """rollouts.gif and rollouts.png: n trials, the seeds in order, with instruction and outcome"""
-    suites = [(s, "robot") for s in policy.config["skills"]] + [("pick", "web")]
+    suites = [(s, "robot") for s in policy.config["skills"]] + [("pick", "web")] * ("pick" in policy.config["skills"])
     worlds = []
     for i in range(n):
         skill, targets = suites[i % len(suites)]
@@ -451,7 +460,7 @@ def report(checkpoint, trials=200, as_json=False, pictures=True, device="auto"):
             results.update(evaluate(policy, trials, quiet=as_json))
             texts.append(table(results))
         else:
-            found = offline(policy, data.open_source(c, "robot", source, quiet=as_json), source)
+            found = offline(policy, data.open_source(c, "robot", source, quiet=as_json), source, quiet=as_json)
             results.setdefault("offline", []).append(found)
             texts.append(offline_table(found))
     (folder / "results.json").write_text(json.dumps(results, indent=1))

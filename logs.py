@@ -21,6 +21,7 @@ import os
 import shutil
 import signal
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -47,12 +48,16 @@ def in_processes(function, jobs):
 
 def make_folder(path: Path, fill):
     """fill(folder) makes it under another name first: a folder is there whole or not at all"""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}")
-    temporary.mkdir(parents=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f"{path.name}.", dir=path.parent))
+    temporary.chmod(0o755)
     try:
         fill(temporary)
-        if not path.exists():                               # another run may have made the same one meanwhile
+        try:
             os.replace(temporary, path)
+        except OSError:
+            if not path.exists():                           # another run may have made the same one meanwhile
+                raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -188,6 +193,8 @@ class Log:
         low, high = [], []
         for name in self.names:
             lo, hi = (0.0, 1.0) if name == "terminate" else (self.statistics[name]["q01"], self.statistics[name]["q99"])
+            if lo == hi:                                    # a rare button, say
+                lo, hi = self.statistics[name]["min"], self.statistics[name]["max"]
             if lo == hi:
                 lo, hi = lo - 1e-6 * max(1, abs(lo)), hi + 1e-6 * max(1, abs(hi))
             low.append(lo), high.append(hi)
@@ -242,7 +249,10 @@ class Folder(Log):
 
     def action_names(self):
         _, first = next(json_lines(self.path / "steps.jsonl", {"action": list}), (0, {"action": []}))
-        return list(self.options.get("names") or (f"a{d}" for d in range(len(first["action"]))))
+        names, D = list(self.options.get("names") or ()), len(first["action"])
+        if names and (len(names) != D or "terminate" in names[1:]):
+            raise ValueError(f"{self.path}: names = {names}, but an action has {D} numbers; name each, terminate first if it is there")
+        return names or [f"a{d}" for d in range(D)]
 
     def scan(self, file):
         path, D, steps = self.path / file, len(self.action_names()), []
@@ -254,6 +264,8 @@ class Folder(Log):
         for offset, row in json_lines(path, {"episode": int, "instruction": str, "action": list, "image": str}):
             if len(row["action"]) != D or not all(type(x) in (int, float) for x in row["action"]):
                 raise ValueError(f"{path}: an action of episode {row['episode']} is {row['action']}; it must be {D} numbers")
+            if not (self.path / row["image"]).is_file():
+                raise ValueError(f"{path}: its picture {row['image']} is not there")
             if steps and row["episode"] != steps[-1][1]["episode"]:
                 yield episode()
                 steps = []
@@ -291,6 +303,8 @@ class VQA:
             question = row.get("question", self.CAPTION)
             if not isinstance(question, str) or not question.strip() or not row["answer"].strip():
                 raise ValueError(f"{files[0]}: the question or answer about {row['image']} is empty or no text")
+            if row["image"] not in self.turns and not (self.path / row["image"]).is_file():
+                raise ValueError(f"{files[0]}: the picture {row['image']} is not there")
             self.turns.setdefault(row["image"], []).append((f"Q: {question.strip()} A:", f" {row['answer'].strip()}"))
         self.images = list(self.turns)
         if not self.images:

@@ -33,6 +33,8 @@ class Ranks:
         self.world = int(os.environ.get("WORLD_SIZE", 1))
         self.first = self.rank == 0
         name = c.device if c.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+        if name == "cuda" and self.local >= torch.cuda.device_count() > 0:
+            raise ValueError(f"more ranks than GPUs on this machine; start torchrun with --nproc_per_node {torch.cuda.device_count()}")
         self.device = pick_device(f"cuda:{self.local}" if name == "cuda" and self.world > 1 else name)
         if c.micro_batches % self.world:
             raise ValueError(f"{self.world} ranks share micro_batches = {c.micro_batches}; make it a multiple of {self.world}")

@@ -136,6 +136,8 @@ class Config:
             raise ValueError("skills and web_questions need at least one entry each")
         if not 0 <= self.robot_fraction <= 1:
             raise ValueError(f"robot_fraction = {self.robot_fraction}; it is a share, from 0 to 1")
+        if self.init_from and (self.tokenizer_from or self.gpt2_from or self.vit_from):
+            raise ValueError("init_from has words and weights already; leave tokenizer_from, gpt2_from and vit_from out")
         if self.micro_batches > self.batch_size:
             raise ValueError(f"micro_batches = {self.micro_batches}, but a batch has only {self.batch_size} samples")
 
@@ -351,7 +353,9 @@ def train(c: Config):
     items = [(step, part) for step in range(start, total) for part in ranks.parts]
     del state                                               # a second copy of the weights
     loader = torch.utils.data.DataLoader(mix, batch_size=None, sampler=items, num_workers=c.workers,
-                                         pin_memory=device.type == "cuda", worker_init_fn=leave_ctrl_c_to_the_parent)
+                                         pin_memory=device.type == "cuda", worker_init_fn=leave_ctrl_c_to_the_parent,
+                                         # forked workers share the logs; spawned ones would copy them
+                                         multiprocessing_context="fork" if c.workers and sys.platform == "linux" else None)
     say = print if ranks.first else lambda *_: None
     where = f"{device} x {ranks.world}, {c.parallel}" if ranks.world > 1 else device
     say(f"{where}: {n_weights / 1e6:.2f} M weights, {flops / 1e6:.0f} MFLOP a sample, "
@@ -365,10 +369,10 @@ def train(c: Config):
 
     if ranks.first:
         begin_log(out / "log.jsonl", start)
-    stopped = []                                            # Ctrl-C ends the step it comes in, so that nothing is half done
-    previous = None
+    stopped = []                    # Ctrl-C, or a scheduler's SIGTERM, ends the step it comes in, so that nothing is half done
+    previous = {}
     if threading.current_thread() is threading.main_thread():
-        previous = signal.signal(signal.SIGINT, lambda *_: stopped.append(True))
+        previous = {s: signal.signal(s, lambda *_: stopped.append(True)) for s in (signal.SIGINT, signal.SIGTERM)}
     began, waited, batches = time.time(), 0.0, iter(loader)
     bar = tqdm(total=total, initial=start, desc="training", unit="step", mininterval=2, disable=not ranks.first)
     try:
@@ -420,12 +424,14 @@ def train(c: Config):
                 if (step + 1) % c.save_every == 0 or step + 1 == total or halt:
                     checkpoint("checkpoint.pt", step + 1)
                 if halt:
-                    sys.exit(f"\nstopped after step {step + 1}; go on with: python train.py --resume --out_dir {out}"
+                    ranks.part()
+                    start_with = "python" if ranks.world == 1 else f"torchrun --nproc_per_node {ranks.world}"
+                    sys.exit(f"\nstopped after step {step + 1}; go on with: {start_with} train.py --resume --out_dir {out}"
                              if ranks.first else 1)
     finally:
         bar.close()
-        if previous:
-            signal.signal(signal.SIGINT, previous)
+        for s, handler in previous.items():
+            signal.signal(s, handler)
     ranks.part()
     return out / "checkpoint.pt"
 
@@ -436,7 +442,7 @@ def main():
         path = train(c)
         if c.evaluate and os.environ.get("RANK", "0") == "0":
             import eval as evaluation
-            evaluation.report(path, trials=c.trials)
+            evaluation.report(path, trials=c.trials, device="auto" if "RANK" in os.environ else c.device)
     except (ValueError, FloatingPointError, OSError) as e:
         sys.exit(f"error: {e}")
     except KeyboardInterrupt:

@@ -118,7 +118,7 @@ def test_held_out_episodes_are_not_trained_on(tmp_path, actions):
     train, test = (data.RobotData(log, actions, held_out=h) for h in (False, True))
     episodes = [{log.steps[i]["episode"] for i in d.index} for d in (train, test)]
     assert episodes[1] == {20} and not episodes[0] & episodes[1] and len(train.index) + len(test.index) == len(log)
-    with pytest.raises(ValueError, match="record more"):
+    with pytest.raises(ValueError, match="record more episodes"):
         data.RobotData(data.WorldLog(tmp_path, world.episodes, 5, SETTINGS, quiet=True), actions, held_out=True)
 
 

@@ -89,6 +89,36 @@ def test_missing_and_broken_pictures_of_a_folder_are_named(tmp_path):
             log.picture(i)
 
 
+def test_pictures_that_are_not_there_are_missed_at_once_and_names_must_fit(tmp_path):
+    folder, vqa = write_robot(tmp_path / "robot"), write_vqa(tmp_path / "vqa")
+    for names in (["x"], ["x", "terminate"]):
+        with pytest.raises(ValueError, match="but an action has 2 numbers"):
+            Folder(folder, tmp_path / "cache", True, names=names)
+    (folder / "pictures/3.png").unlink()
+    (vqa / "1.jpg").unlink()
+    for make in (lambda: Folder(folder, tmp_path / "cache", True), lambda: VQA(vqa)):
+        with pytest.raises(ValueError, match="is not there"):
+            make()
+
+
+def test_a_rare_button_can_still_be_pressed(tmp_path):
+    bad = lambda lines: [{**line, "action": [1.0, float(n == 7)]} for n, line in enumerate(lines * 10)]             # noqa: E731
+    log = Folder(write_robot(tmp_path / "robot", bad=bad), tmp_path / "cache", True, names=["x", "button"])
+    assert log.bounds()[0][2] == 0 and log.bounds()[1][2] == 1
+
+
+def test_another_robot_does_not_inherit_bounds_by_its_name(tmp_path):
+    wide = lambda lines: [{**line, "action": [10 * x for x in line["action"]]} for line in lines]                   # noqa: E731
+    near = config(tmp_path, "--robot", source("folder", write_robot(tmp_path / "near"), hold_out=3), "--robot_fraction", "1")
+    path = train.train(near)
+    far = source("folder", write_robot(tmp_path / "far", bad=wide), hold_out=3)
+    with pytest.raises(ValueError, match="robot 'folder': .* outside the checkpoint's bounds"):
+        train.train(config(tmp_path, "--robot", far, "--robot_fraction", "1", "--init_from", str(path)))
+    far += ', name="far"'
+    two = train.load(train.train(config(tmp_path, "--robot", far, "--robot_fraction", "1", "--init_from", str(path))))
+    assert two["robots"]["far"]["high"][1] > 30
+
+
 def test_vqa_has_several_turns_a_picture_and_captions(tmp_path):
     vqa = open_log("web", "vqa", write_vqa(tmp_path / "vqa"), None, True)
     assert len(vqa) == 3 and vqa.summary() == "3 pictures, 7 questions"
@@ -186,6 +216,8 @@ def test_robots_and_webs_mix_by_weight_and_each_robot_keeps_its_own_numbers(tmp_
     path = train.train(c)
     for name, D in (("pusher", 3), ("world", 8)):
         assert evaluation.Policy(path, "cpu", robot=name).act(np.zeros((32, 32, 3), np.uint8), "pick apple").shape == (D,)
+    with pytest.raises(ValueError, match="several robots; say which: robot = one of pusher, world"):
+        evaluation.Policy(path, "cpu")
     with pytest.raises(ValueError, match="no robot 'arm'; it has learnt to act for: pusher, world"):
         evaluation.Policy(path, "cpu", robot="arm")
     line = json.loads((tmp_path / "out/log.jsonl").read_text().splitlines()[-1])

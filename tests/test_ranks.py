@@ -56,6 +56,12 @@ def test_two_ranks_learn_what_one_learns_and_one_goes_on_where_two_stopped(folde
     assert distance(run(2, folder, "one", "--resume", "--parallel", parallel), two) < 1e-5
 
 
+def test_two_ranks_with_two_micro_batches_each_clip_and_recompute_as_one(folder):
+    """sums in another order now: near, where Muon's steps are small"""
+    more = ["--micro_batches", "4", "--clip", "0.5", "--recompute", "--lr_muon", "2e-5"]
+    assert distance(run(1, folder, "four", *more), run(2, folder, "four2", "--parallel", "fsdp", *more)) < 1e-5
+
+
 def test_ranks_that_cannot_share_the_micro_batches_are_told(folder):
     with pytest.raises(AssertionError, match="2 ranks share micro_batches = 3; make it a multiple of 2"):
         run(2, folder, "odd", "--micro_batches", "3")

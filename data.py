@@ -33,7 +33,7 @@ from tqdm import tqdm
 
 import draw
 import web
-from logs import in_processes, make_folder, open_log
+from logs import Log, in_processes, make_folder, open_log
 from tokenizer import ActionTokenizer, Tokenizer, prompt
 from world import ACTION_HIGH, ACTION_LOW, ACTION_NAMES, INSTRUCTIONS, KINDS, VOCABULARIES, episodes
 
@@ -57,7 +57,7 @@ class WorldLog:
     A log of the world or of its web, recorded on first use. pictures (N, S, S, 3) uint8, memory-mapped; steps: N dicts.
     stream: world.episodes or web.web_pictures, a function (seeds, **settings) -> iterator of episodes; n: how many seeds, from 0 on.
     """
-    names = ACTION_NAMES
+    names, previous = ACTION_NAMES, Log.previous
 
     def __init__(self, folder, stream, n, settings, quiet=False):
         here = Path(__file__).parent
@@ -96,9 +96,6 @@ class WorldLog:
 
     def picture(self, i) -> np.ndarray:
         return self.pictures[i]
-
-    def previous(self, i) -> int:
-        return i - 1 if i > 0 and self.episode[i - 1] == self.episode[i] else i
 
     def ask(self, i, rng, kinds):
         """a question about picture i of one of the kinds, by chance; None if the picture does not allow it"""
@@ -146,8 +143,8 @@ class RobotData:
         if not len(self.index):
             raise ValueError(f"no episode of {log.path} is {'held out' if held_out else 'left to train on'}: every {hold_out}th "
                              "is held out; record more episodes, or set another hold_out in its table")
-        chunks = np.array_split(np.asarray(log.actions), 1 + len(log) // 100_000)
-        self.answers = np.concatenate([actions.encode(a, quiet=True).astype(np.int32) for a in chunks])      # (N, D)
+        chunks = np.array_split(self.index, 1 + len(self.index) // 100_000)
+        self.answers = np.concatenate([actions.encode(log.actions[i], quiet=True).astype(np.int32) for i in chunks])     # (n, D)
         self.prompts = {text: self.tokenizer.encode(prompt(text)) for text in log.texts}
         if actions.scheme == "overwrite":
             lost = [text for text, ids in self.prompts.items() if set(ids) & set(actions.ids.tolist())]
@@ -165,10 +162,10 @@ class RobotData:
             steps.insert(0, self.log.previous(steps[0]))
         return [self.log.picture(j) for j in steps]
 
-    def sample(self, rng, i=None):
-        """i: the step to take; without it a random one"""
-        i = self.index[rng.integers(len(self.index))] if i is None else i
-        answer = [*self.answers[i].tolist(), self.tokenizer.eos]
+    def sample(self, rng, n=None):
+        """n: which of its own steps to take; without it a random one"""
+        n = rng.integers(len(self.index)) if n is None else n
+        i, answer = self.index[n], [*self.answers[n].tolist(), self.tokenizer.eos]
         first = [(self.prompts[self.log.instruction(i)], answer)]
         seen = self.pictures(i)
         seen = jitter(seen, self.size, rng) if self.augment else [fit(picture, self.size) for picture in seen]

@@ -76,7 +76,7 @@ class Log:
     of an episode.
     """
     format = ""
-    keys = ()                   # the options that a preset may give
+    accepts = ()                # the options that a preset may give
     described_by = ()           # patterns of the files that say what the others hold; a change in one makes a new index
 
     def __init__(self, path, cache="data", quiet=False, **options):
@@ -240,7 +240,7 @@ class Folder(Log):
     names: of the numbers of an action (a0, a1, ... without); give "terminate" first if the log says itself when it is over.
     """
     format = "folder"
-    keys = ("names",)
+    accepts = ("names",)
 
     def files(self):
         if not (self.path / "steps.jsonl").is_file():
@@ -289,7 +289,7 @@ class VQA:
     are passed over as samples are made. All lines are kept in memory, pictures are not.
     """
     format = "vqa"
-    keys = ()
+    accepts = ()
     CAPTION = "What is happening in the image?"
 
     def __init__(self, path, cache=None, quiet=False):
@@ -338,6 +338,6 @@ def open_log(half: str, format: str, path, cache="data", quiet=False, **options)
     if format not in formats:
         raise ValueError(f"format = {format!r} under [[{half}]]; use one of: world, {', '.join(formats)}")
     for name in options:
-        if name not in formats[format].keys:
-            raise ValueError(f"unknown key {name!r} of format {format!r}; there are: {', '.join(formats[format].keys) or 'none'}")
+        if name not in formats[format].accepts:
+            raise ValueError(f"unknown key {name!r} of format {format!r}; there are: {', '.join(formats[format].accepts) or 'none'}")
     return formats[format](path, cache, quiet, **options)

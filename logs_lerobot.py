@@ -104,7 +104,7 @@ class LeRobot(Log):
     writes one every 2 frames, other tools every 250), a picture in a column its whole row group (100 rows, an episode, or all).
     """
     format = "lerobot"
-    keys = ("camera", "action", "names")
+    accepts = ("camera", "action", "names")
     described_by = ("meta/*.json*", "meta/**/*.parquet")
 
     def __init__(self, path, cache="data", quiet=False, camera="", action="", names=()):

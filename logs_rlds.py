@@ -222,7 +222,7 @@ class RLDS(Log):
     issue 17, and terminate_bool_to_act in its notebooks.
     """
     format = "rlds"
-    keys = ("split", "camera", "action", "instruction", "names", "verify")
+    accepts = ("split", "camera", "action", "instruction", "names", "verify")
     described_by = ("features.json", "dataset_info.json")
 
     def __init__(self, path, cache="data", quiet=False, *, split="train", camera="", action=(), instruction="", names=(),

@@ -5,7 +5,7 @@ same picture, so that the words must decide.
     pip install metaworld packaging                       # Linux without a display: apt-get install libegl1 libgl1
     python examples/metaworld_example.py record           # demonstrations of Meta-World's scripted experts: 80 s, 110 MB
         data/metaworld: 400 of 400 episodes succeeded and are kept
-    python train.py --config examples/metaworld.toml      # this project's training, on that folder alone: 4 minutes
+    python train.py --config examples/metaworld.toml      # this project's training, on that folder alone: 9 minutes
     python examples/metaworld_example.py eval             # closed loop, in scenes that no demonstration shows
         success in 50 trials a cell (seeds from 1000000), Wilson 95 % interval
                                             policy         swapped words                random                expert

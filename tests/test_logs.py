@@ -233,7 +233,6 @@ def test_sources_that_cannot_be_used_are_refused(tmp_path, table, message):
 
 
 def test_a_run_on_a_log_resumes_bit_for_bit(tmp_path):
-    """and keeps the bounds of the checkpoint, whatever has become of the log since"""
     robot = ["--robot", source("folder", write_robot(tmp_path / "robot"), hold_out=3, augment=True), "--robot_fraction", "1", "--save_every", "2"]
     whole = train.load(train.train(config(tmp_path, *robot)))
     half = tmp_path / "half"

@@ -31,14 +31,15 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-import draw
 import web
 from logs import Log, in_processes, make_folder, open_log
-from tokenizer import ActionTokenizer, Tokenizer, prompt
-from world import ACTION_HIGH, ACTION_LOW, ACTION_NAMES, INSTRUCTIONS, KINDS, VOCABULARIES, episodes
+from suites import THOUGHTS, TOGETHER, thought
+from tokenizer import ActionTokenizer, Tokenizer, plan, prompt, wish
+from world import ACTION_HIGH, ACTION_LOW, ACTION_NAMES, INSTRUCTIONS, KINDS, VOCABULARIES, WORDINGS, episodes
 
 # what any source may say of itself; what else it may say, its reader knows (logs.py)
 SOURCE = {"robot": {"weight": float, "hold_out": int, "augment": bool, "n_bins": int}, "web": {"weight": float}}
+EASY = ("locate", "way", "what at", "caption")
 ROBOT_QUESTIONS = ("gripper", "height", "held", "locate", "way", "way", "way")
 
 
@@ -101,6 +102,10 @@ class WorldLog:
         """a question about picture i of one of the kinds, by chance; None if the picture does not allow it"""
         return web.ask(self.steps[i]["facts"], kinds[rng.integers(len(kinds))], rng)
 
+    def thought(self, i, rng):
+        """the instruction of step i, said so that it takes a thought (suites.thought), or None"""
+        return thought([f["name"] for f in self.steps[i]["facts"] if f["name"] != "gripper"], self.steps[i]["task"], rng)
+
     @staticmethod
     def bounds():
         return ACTION_LOW, ACTION_HIGH
@@ -133,10 +138,13 @@ class RobotData:
     Demonstrations as questions: first what to do (the action), then a few questions about the same picture where the log allows any.
     sample(rng) -> pictures, list of (prompt ids, answer ids); pictures (S, S, 3), or (F, S, S, 3) for frames = F: the picture of the
     step and those before it, the last one last. Every hold_out-th episode is not trained on: held_out=True has those.
+    thoughts: the share of samples whose instruction takes a thought, as often to pick as to move; with a plan they read
+
+        Instruction: I am thirsty. | Plan: pick red can. Action: 0 192 192 0 128 128 128 255 <eos>
     """
 
     def __init__(self, log, actions: ActionTokenizer, questions=ROBOT_QUESTIONS, text_len=64, size=None, frames=1, hold_out=21,
-                 held_out=False, augment=False):
+                 held_out=False, augment=False, thoughts=0.0, plans=True):
         self.log, self.questions, self.text_len, self.frames, self.augment = log, questions, text_len, frames, augment
         self.size, self.tokenizer, self.actions = size or log.picture(0).shape[0], actions.tokenizer, actions
         self.index = np.flatnonzero((np.asarray(log.episode) % hold_out == hold_out - 1) == held_out)
@@ -154,6 +162,15 @@ class RobotData:
         needed = len(self.prompts[longest]) + len(actions.names) + 1
         if needed > text_len:
             raise ValueError(f"{log.path}: {longest!r} and its action take {needed} tokens; raise text_len = {text_len}")
+        self.thoughts, self.plans, groups = thoughts, plans, {}
+        if thoughts and not hasattr(log, "thought"):
+            raise ValueError(f"{log.path}: only the built-in world knows thoughts behind instructions; set thoughts = 0")
+        for n, i in enumerate(self.index if thoughts else ()):
+            if log.thought(i, np.random.default_rng(0)):
+                groups.setdefault(log.steps[i]["skill"], []).append(n)
+        self.thoughtful = list(groups.values())             # steps to pick, steps to move
+        if thoughts and not groups:
+            raise ValueError(f"{log.path}: no instruction can be said so that it takes a thought; set thoughts = 0")
 
     def pictures(self, i):
         """the pictures that the model sees at step i, as they are in the log: a list of F"""
@@ -164,9 +181,17 @@ class RobotData:
 
     def sample(self, rng, n=None):
         """n: which of its own steps to take; without it a random one"""
+        said = None
+        if self.thoughts and rng.random() < self.thoughts:
+            group = self.thoughtful[rng.integers(len(self.thoughtful))]
+            n = group[rng.integers(len(group))]
+            said = self.log.thought(self.index[n], rng)
         n = rng.integers(len(self.index)) if n is None else n
         i, answer = self.index[n], [*self.answers[n].tolist(), self.tokenizer.eos]
         first = [(self.prompts[self.log.instruction(i)], answer)]
+        if said:
+            words = plan(self.log.steps[i]["task"] if self.plans else "")
+            first = [(self.tokenizer.encode(wish(said)), [*self.tokenizer.encode(words), *answer])]
         seen = self.pictures(i)
         seen = jitter(seen, self.size, rng) if self.augment else [fit(picture, self.size) for picture in seen]
         return stack(seen), _fill(first, lambda: self.log.ask(i, rng, self.questions), self.text_len, self.tokenizer)
@@ -236,8 +261,9 @@ class Mix(torch.utils.data.Dataset):
     the robots a row comes from, -1 = web.
     """
 
-    def __init__(self, robots, webs, batch_size, robot_fraction, text_len, pretrain=0, seed=0, n_parts=1):
+    def __init__(self, robots, webs, batch_size, robot_fraction, text_len, pretrain=0, seed=0, n_parts=1, easy=(), easy_steps=0):
         self.robots, self.webs, self.batch_size, self.text_len = robots, webs, batch_size, text_len
+        self.easy, self.easy_steps = easy, easy_steps
         self.robot_fraction, self.pretrain, self.seed, self.n_parts = robot_fraction, pretrain, seed, n_parts
 
     def __getitem__(self, item):
@@ -246,7 +272,7 @@ class Mix(torch.utils.data.Dataset):
         n_robot = round(self.batch_size * self.robot_fraction) if step >= self.pretrain else 0
         samples, source = [], []
         for row in range(part, self.batch_size, self.n_parts):          # robot and web in every part
-            sources = self.robots if row < n_robot else self.webs
+            sources = self.robots if row < n_robot else self.easy if step < self.easy_steps else self.webs
             k = self.draw(sources, rng)
             samples.append(sources[k][0].sample(rng))
             source.append(k if row < n_robot else -1)
@@ -269,40 +295,51 @@ class Mix(torch.utils.data.Dataset):
 def corpus(vocabulary: str, n: int = 4000):
     """text that the tokenizer is trained on: instructions, and questions about pictures that are never drawn"""
     rng = np.random.default_rng(0)
-    names = VOCABULARIES[vocabulary]
-    everything = [*names["robot"], *names["web"]]
+    names, shown = VOCABULARIES[vocabulary], on_the_web(vocabulary)
     for _ in range(n):
         a, b = rng.choice(names["robot"], 2)
         yield prompt(INSTRUCTIONS[str(rng.choice(list(INSTRUCTIONS)))].format(a=a, b=b))
+        if shown["cards"]:
+            wordings = [text for texts in WORDINGS.values() for text in texts]
+            yield prompt(str(rng.choice(wordings)).format(a=a, b="red item"))
         facts = [{"name": str(name), "column": rng.random(), "row": rng.random(), "x": rng.uniform(-.2, .2),
                   "y": rng.uniform(-.2, .2), "category": KINDS[name.split()[-1]].category}
-                 for name in rng.choice(everything, 3, replace=False)]
-        if vocabulary == "full":
-            facts += [{"name": str(rng.choice(list(draw.CARDS))), "column": .5, "row": .5, "x": .1, "y": 0, "card": True},
-                      {"name": f"person with {rng.choice(web.FACES['hair'])} hair", "column": .2, "row": .5, "x": 0, "y": .1,
-                       "face": {w: bool(rng.random() < .5) for w in web.FACES["wears"]}}]
+                 for name in rng.choice(shown["names"], 3, replace=False)]
+        if shown["cards"]:
+            card = str(rng.choice(shown["cards"]))
+            facts += [{"name": card, "column": .5, "row": .5, "x": .1, "y": 0, "category": web.CARD_CATEGORY[card]},
+                      {"name": f"person with {rng.choice(shown['hair'])} hair", "column": .2, "row": .5, "x": 0, "y": .1,
+                       "face": {w: w in shown["wears"] and bool(rng.random() < .5) for w in ("glasses", "hat", "beard")}}]
         facts += [{"name": "gripper", "column": .3, "row": .3, "x": 0, "y": 0, "height": 9, "held": "nothing"}]
-        for kind in web.QUESTIONS:
+        for kind in web.QUESTIONS if shown["cards"] else web.PLAIN:
             question = web.ask(facts, kind, rng)
             if question:
                 yield "".join(question)
+    if shown["cards"]:                                      # words of questions that chance would rarely allow, and of wishes
+        yield from ["Q: where is the thing that is different? A:", "Q: where is the smallest number? A: the largest number"] * 20
+        for said in (*THOUGHTS, *(text.format("red") for text in TOGETHER)):
+            yield from [wish(said) + plan("pick apple")] * 20
 
 
 # ---------------------------------------------------------------------------------------------------------------------
 # from a configuration (train.Config) to samples
+
+def on_the_web(vocabulary: str, easy=False) -> dict:
+    """what web pictures show, as web.draw_picture takes it; easy: what the robot knows, and nothing else"""
+    names = {**VOCABULARIES[vocabulary], **({"pairs": (), "web": (), "cards": (), "hair": (), "mats": ()} if easy else {})}
+    return dict(names=[*names["robot"], *names["pairs"], *names["web"]], cards=[*names["cards"], *names["mats"]], hair=list(names["hair"]),
+                wears=list(names["wears"]))
+
 
 def open_source(c, half: str, table: dict, quiet=False):
     """the log that one table [[robot]] or [[web]] of the configuration names, recorded or indexed on first use"""
     if table["format"] == "world":
         for key in table.keys() - {"format", "name", *SOURCE[half]}:
             raise ValueError(f"[[{half}]] of format \"world\" has no key {key!r}; its settings are the preset's own (--help)")
-        names, full = VOCABULARIES[c.vocabulary], c.vocabulary == "full"
         if half == "robot":
-            settings = dict(vocabulary=c.vocabulary, skills=c.skills, size=c.image_size)
+            settings = dict(vocabulary=c.vocabulary, skills=c.skills, size=c.image_size, days=c.days, wordings=c.wordings)
             return WorldLog(c.data_dir, episodes, c.robot_episodes, settings, quiet)
-        settings = dict(names=[*names["robot"], *names["web"]], size=c.image_size, faces=full,
-                        cards=list(draw.CARDS) if full else [])
-        return WorldLog(c.data_dir, web.web_pictures, c.web_pictures, settings, quiet)
+        return WorldLog(c.data_dir, web.web_pictures, c.web_pictures, dict(size=c.image_size, **on_the_web(c.vocabulary)), quiet)
     keys = {k: v for k, v in table.items() if k not in ("format", "path", "name", *SOURCE[half])}
     return open_log(half, table["format"], table["path"], c.data_dir, quiet, **keys)
 
@@ -368,14 +405,19 @@ def make_actions(c, robots, tokenizer: Tokenizer, state=None) -> dict:
     return actions
 
 
-def make_data(c, robots, webs, actions: dict, tokenizer: Tokenizer, pretrain: int):
+def make_data(c, robots, webs, actions: dict, tokenizer: Tokenizer, pretrain: int, quiet=False):
     """the mix of all sources, and batches of the demonstrations held out"""
     shape = dict(text_len=c.text_len, size=c.image_size, frames=c.frames)
 
     def robot_data(held_out):
         return [(RobotData(log, actions[name], hold_out=table.get("hold_out", 21), held_out=held_out, **shape,
-                                augment=table.get("augment", False) and not held_out), table.get("weight", 1.0))
+                                augment=table.get("augment", False) and not held_out, thoughts=0 if held_out else c.thoughts,
+                                plans=c.plans), table.get("weight", 1.0))
                 for name, (log, table) in robots.items()]
     web_data = [(WebData(log, tokenizer, c.web_questions, **shape), table.get("weight", 1.0)) for log, table in webs.values()]
-    mix = Mix(robot_data(False), web_data, c.batch_size, c.robot_fraction, c.text_len, pretrain, c.seed, c.micro_batches)
+    easy, easy_steps = [], min(c.easy_steps, pretrain)
+    if easy_steps:
+        log = WorldLog(c.data_dir, web.web_pictures, c.web_pictures // 2, dict(size=c.image_size, **on_the_web(c.vocabulary, easy=True)), quiet)
+        easy = [(WebData(log, tokenizer, EASY, **shape), 1.0)]
+    mix = Mix(robot_data(False), web_data, c.batch_size, c.robot_fraction, c.text_len, pretrain, c.seed, c.micro_batches, easy, easy_steps)
     return mix, robots and Mix(robot_data(True), [], 128, 1.0, c.text_len)

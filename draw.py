@@ -568,7 +568,11 @@ CARDS = {
 
 
 def draw_card(pixels, camera, name, position, yaw=0.0, size=0.09):
-    """A flat card on the table with the figure name of CARDS; position (3,): its middle; size: side in metres."""
+    """A flat card on the table with the figure name of CARDS, or a "red mat"; position (3,): its middle; size: side in metres."""
+    color, _, mat = name.partition(" ")
+    if mat:
+        inner = fill(shade(COLORS[color], 1.25), (.2, .2), (.8, .2), (.8, .8), (.2, .8))
+        return draw_flat(pixels, camera, [inner], position, yaw, size, paper=COLORS[color])
     draw_flat(pixels, camera, CARDS[name], position, yaw, size)
 
 

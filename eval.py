@@ -3,6 +3,7 @@ The policy, and how good it is.
 
     python eval.py --checkpoint out/checkpoint.pt            # the table, pictures of rollouts, results.json
     python eval.py --checkpoint out/checkpoint.pt --json     # the numbers alone, for other programs
+    python eval.py --checkpoint out/study/large/cofine/0/checkpoint.pt --suite emergent      # one of the paper's tables (suites.py)
 
     policy = Policy("out/checkpoint.pt")                     # the one door to any simulator or robot
     policy.reset()
@@ -24,12 +25,14 @@ import data
 import draw
 import train
 import web
+from suites import EMERGENT, GENERALISATION, Suite, suites
 from model import VLA, ModelConfig
 from ranks import pick_device
-from tokenizer import ActionTokenizer, Tokenizer, prompt
+from tokenizer import ACTION, ActionTokenizer, Tokenizer, plan, prompt, wish
 from world import ACTION_HIGH, ACTION_LOW, INSTRUCTIONS, KINDS, VOCABULARIES, World
 
 BLANK = "Q: what action should the robot take? A:"
+PLAN = 16                                                   # most tokens of a plan
 TRIAL_SEED, WEB_SEED = 1_000_000, 2_000_000                 # scenes and pictures that no training run has seen
 
 
@@ -66,13 +69,13 @@ class Policy:
         self.generator.manual_seed(self.seed)
         self.seen = []
 
-    def act(self, image, instruction: str):
+    def act(self, image, instruction: str, thinks=False):
         """
         image (H, W, 3) uint8 of any size, instruction -> action (D,) float32 in the units of the robot's log, terminate first;
-        the world's are metres, radians and 0..1
+        the world's are metres, radians and 0..1. thinks: the instruction is a wish, and the model was trained on such (thoughts)
         """
         self.seen = self.remember(self.seen, image)
-        return self.act_batch([self.seen], [prompt(instruction)])[0]
+        return self.act_batch([self.seen], [(wish if thinks else prompt)(instruction)])[0]
 
     def remember(self, seen, image):
         """the pictures of an episode that the model is shown, with the newest added: a list of as many as it takes"""
@@ -80,8 +83,40 @@ class Policy:
 
     def act_batch(self, images, prompts):
         """B pictures, or lists of as many as the model takes, and B prompts -> actions (B, D)"""
-        ids = self._generate(images, prompts, len(self.actions.names), self.allowed, temperature=self.temperature)
-        return self.actions.decode(ids)
+        if not any(p.startswith(wish("")[:-1]) for p in prompts):
+            return self.actions.decode(self._generate(images, prompts, len(self.actions.names), self.allowed, temperature=self.temperature))
+        return self.plan_batch(images, prompts)[1]
+
+    def plan_batch(self, images, wishes):
+        """B pictures and B prompts of tokenizer.wish -> B plans, "" where the model makes none, and actions (B, D)"""
+        opening = torch.tensor(self.tokenizer.encode(ACTION), device=self.device)
+        n, D = len(opening), len(self.actions.names)
+
+        def allowed(said):
+            """any words, until they are " Action:", which must come after PLAN tokens; then one action"""
+            (B, t), may = said.shape, torch.ones(len(said), self.model.config.n_vocab, dtype=torch.bool, device=said.device)
+            slot = self._after(said, opening)
+            may[:, self.tokenizer.eos] = False
+            if t >= PLAN:                                   # enough words
+                may[slot < 0] = torch.arange(may.size(1), device=said.device) == opening[min(t - PLAN, n - 1)]
+            rest = torch.cat((self.allowed, self.allowed.new_zeros(1, may.size(1))))
+            rest[D, self.tokenizer.eos] = True
+            may[slot >= 0] = rest[slot[slot >= 0].clamp(max=D)]
+            return may
+        ids = torch.from_numpy(self._generate(images, wishes, PLAN + n + D, allowed, self.tokenizer.eos, self.temperature)).to(self.device)
+        start = ids.size(1) - self._after(ids, opening)      # of the action's tokens, in each row
+        actions = torch.gather(ids, 1, start[:, None] + torch.arange(D, device=ids.device))
+        words = [self.tokenizer.decode(row[:i - n].tolist()).removeprefix(plan("?").split("?")[0]).strip(" .") for row, i in zip(ids, start.tolist())]
+        return words, self.actions.decode(actions.cpu().numpy())
+
+    @staticmethod
+    def _after(said, opening):
+        """said (B, t) -> how many tokens came after the first `opening` in each row, -1 where it has not been said: (B,)"""
+        (B, t), n = said.shape, len(opening)
+        if t < n:
+            return torch.full((B,), -1, device=said.device)
+        found = (said.unfold(1, n, 1) == opening).all(-1)                                   # (B, t - n + 1)
+        return torch.where(found.any(1), t - n - found.int().argmax(1), -1)
 
     def answer(self, images, questions, n_new=8):
         """B images, B questions "Q: ... A:" -> B strings of at most n_new tokens"""
@@ -150,11 +185,19 @@ def swapped(world):
     return other and prompt(INSTRUCTIONS[task.skill].format(a=other.name, b=b))
 
 
-def make_worlds(config, n, skill, targets="robot", seed=TRIAL_SEED, draws=True):
-    """n trials: worlds reset to the seeds from seed on. draws=False: physics alone, for drivers that do not look"""
-    worlds = [World(config["vocabulary"], config["skills"], config["image_size"] if draws else 0) for _ in range(n)]
-    for i, world in enumerate(worlds):
-        world.reset(seed + i, skill, targets)
+def basic(config):
+    """the table that ends every training run: each skill, and picking what only the web names"""
+    lines = [Suite("basic", "seen", f"seen: {skill}", skills=(skill,)) for skill in config["skills"]]
+    return lines + [Suite("basic", "unseen", "only the web names it: pick", skills=("pick",), targets="web")] * ("pick" in config["skills"])
+
+
+def make_worlds(config, n, suite, seed=TRIAL_SEED, draws=True):
+    """n trials of a suite: worlds reset to the seeds from seed on. draws=False: physics alone, for drivers that do not look"""
+    worlds = []
+    for i in range(seed, seed + n):
+        style, camera, how = suite.trial(i, config)
+        worlds.append(World(config["vocabulary"], config["skills"], config["image_size"] if draws else 0, style, camera))
+        worlds[-1].reset(i, **how)
     return worlds
 
 
@@ -169,27 +212,34 @@ def wilson(k, n, z=1.96):
 
 def cause(world, result):
     """why a trial failed, in two or three words"""
+    task, taken = world.task, world.taken[-1] if world.taken else None
     if result["success"]:
         return "success"
     if not result["terminated"]:
         return "never stopped"
-    right = world.task.a.name if world.task.a is not None else "drawer"
-    if result["held"] not in (None, right):
-        return "wrong thing held"
-    return "stopped too early" if result["held"] is None else "right thing, not done"
+    if taken is not None and task.a is not None and taken is not task.a:
+        return "wrong thing"
+    if task.skill == "move near" and taken is not None and world.held is None:
+        return "wrong place"
+    if taken is not None and (task.skill == "pick") == (world.held is None):
+        return "wrong skill"                                # put down what was to be held, or the other way round
+    return "target missed" if taken is None else "stopped too early"
 
 
-def web_accuracy(policy, kind, n, names):
+def web_accuracy(policy, kind, n, names, about=None):
     """
     Right answers and answers asked for, of one kind of question on n pictures that training has not seen. A position counts
     when it is at most 2 of 32 cells off; everything else must be said exactly. (0, 0) if no picture allows the question.
+    about: only of things of this category, or of people ("hair").
     """
     rng = np.random.default_rng(WEB_SEED)
-    c, full = policy.config, policy.config["vocabulary"] == "full"
+    c = policy.config
+    shown = {**data.on_the_web(c["vocabulary"]), "names": names}
     pictures, questions, answers = [], [], []
     for i in range(20 * n):
-        picture, facts = web.draw_picture(np.random.default_rng([WEB_SEED, i]), c["image_size"], names,
-                                          list(draw.CARDS) if full else (), full)
+        picture, facts = web.draw_picture(np.random.default_rng([WEB_SEED, i]), c["image_size"], **shown)
+        if about:
+            facts = [f for f in facts if ("hair" if "face" in f else f["category"]) == about]
         question = web.ask(facts, kind, rng)
         if question:
             pictures.append(picture), questions.append(question[0]), answers.append(question[1])
@@ -199,7 +249,7 @@ def web_accuracy(policy, kind, n, names):
         return 0, 0
     longest = 1 + max(len(policy.tokenizer.encode(answer)) for answer in answers)
     said = policy.answer(pictures, questions, longest)
-    return sum(agrees(s, a, 0 if kind == "way" else 2) for s, a in zip(said, answers)), len(answers)
+    return sum(agrees(s, a, 0 if kind.startswith("way") else 2) for s, a in zip(said, answers)), len(answers)
 
 
 def agrees(said, answer, tolerance=2):
@@ -301,37 +351,51 @@ def offline_table(o):
 # ---------------------------------------------------------------------------------------------------------------------
 # the table
 
-def evaluate(policy, trials=200, quiet=False):
-    """all numbers as a dict: closed loop by skill and control, web questions by kind, latency"""
-    c = policy.config
-    rows, causes, answers = [], {}, []
-    suites = [(f"seen: {skill}", skill, "robot") for skill in c["skills"]]
-    if "pick" in c["skills"]:
-        suites.append(("only the web names it: pick", "pick", "web"))
-    drivers = {"policy": follow(policy), "blank instruction": follow(policy, lambda world: BLANK),
-               "swapped instruction": follow(policy, swapped), "random": random_actions, "expert": expert}
-    bar = tqdm(total=len(suites) * len(drivers), desc="rollouts", disable=quiet)
-    for title, skill, targets in suites:
-        for name, act in drivers.items():
-            worlds = make_worlds(c, trials, skill, targets, draws=name not in ("random", "expert"))
+DRIVERS = ("policy", "blank instruction", "swapped instruction", "random", "expert")
+
+
+def asked(suite, thinks):
+    """how the instruction of a trial is put to the model: as a wish if it takes a thought and the model was trained on such"""
+    return lambda world: (wish if suite.table == "thought" and thinks else prompt)(world.task.instruction)
+
+
+def measure(policy, lines, trials=200, drivers=DRIVERS, first_seed=TRIAL_SEED, quiet=False):
+    """
+    Closed loop: for each line (a suites.Suite) and driver a dict {"table", "group", "suite", "policy", "success", "n", "interval",
+    "first_seed", "causes": how the trials ended, "right first": in how many the first thing taken was the one that was meant}
+    """
+    c, rows = policy.config, []
+    bar = tqdm(total=len(lines) * len(drivers), desc="rollouts", disable=quiet)
+    for line in lines:
+        acts = {"policy": follow(policy, asked(line, c.get("thoughts"))), "blank instruction": follow(policy, lambda world: BLANK),
+                "swapped instruction": follow(policy, swapped), "random": random_actions, "expert": expert}
+        for name in drivers:
+            worlds = make_worlds(c, trials, line, first_seed, draws=name not in ("random", "expert"))
             if name == "swapped instruction":
                 worlds = [w for w in worlds if swapped(w)]
             policy.reset()
-            results = rollouts(worlds, act)
+            results = rollouts(worlds, acts[name])
+            whys = [cause(w, r) for w, r in zip(worlds, results)]
             k, n = sum(r["success"] for r in results), len(results)
-            rows.append({"suite": title, "policy": name, "success": k, "n": n, "interval": wilson(k, n),
-                         "first_seed": TRIAL_SEED})
-            if name == "policy":
-                whys = [cause(w, r) for w, r in zip(worlds, results)]
-                causes[title] = {why: whys.count(why) for why in sorted(set(whys))}
+            rows.append({"table": line.table, "group": line.group, "suite": line.name, "policy": name, "success": k, "n": n,
+                         "interval": wilson(k, n), "first_seed": first_seed,
+                         "causes": {why: whys.count(why) for why in sorted(set(whys))},
+                         "right first": sum(w.taken[:1] == [w.task.a] for w in worlds)})
             bar.update()
     bar.close()
+    return rows
+
+
+def evaluate(policy, trials=200, quiet=False):
+    """all numbers as a dict: closed loop by skill and control, web questions by kind, latency"""
+    c, answers = policy.config, []
+    rows = measure(policy, basic(c), trials, quiet=quiet)
     for kind in dict.fromkeys(c["web_questions"] if any(source["format"] == "world" for source in c["web"]) else ()):
-        for who, names in VOCABULARIES[c["vocabulary"]].items():
-            k, n = web_accuracy(policy, kind, trials, names)
+        for who in ("robot", "web"):
+            k, n = web_accuracy(policy, kind, trials, VOCABULARIES[c["vocabulary"]][who])
             if n:
                 answers.append({"kind": kind, "things": who, "right": k, "n": n, "interval": wilson(k, n)})
-    return {"rows": rows, "causes": causes, "web": answers, "latency": latency(policy), "config": c}
+    return {"rows": rows, "web": answers, "latency": latency(policy), "config": c}
 
 
 def latency(policy, n=20):
@@ -345,8 +409,11 @@ def latency(policy, n=20):
             policy.act(image, "pick apple")
         times[name] = n / (time.perf_counter() - begin)
     policy.cache = True
-    name = torch.cuda.get_device_name(policy.device) if policy.device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
-    return {"actions_per_s": times, "device": name}
+    return {"actions_per_s": times, "device": device_name(policy.device)}
+
+
+def device_name(device):
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
 
 
 def percent(k, n, interval):
@@ -356,7 +423,7 @@ def percent(k, n, interval):
 
 def table(results):
     """the numbers as text"""
-    rows, speed = results["rows"], results["latency"]
+    rows = results["rows"]
     drivers, lines = list(dict.fromkeys(r["policy"] for r in rows)), []
     lines.append(f"closed loop, success in {rows[0]['n']} trials (seeds from {rows[0]['first_seed']}), Wilson 95 % interval;")
     lines.append("the swapped instruction asks for something else in the same scene, where there is such a thing")
@@ -364,59 +431,85 @@ def table(results):
     for suite in dict.fromkeys(r["suite"] for r in rows):
         cells = {r["policy"]: percent(r["success"], r["n"], r["interval"]) for r in rows if r["suite"] == suite}
         lines.append(f"{suite:30}" + "".join(f"{cells[d]:>22}" for d in drivers))
+    whole = {"generalisation": set(GENERALISATION), "emergent": {line for group in EMERGENT.values() for line in group}}
+    for title in [t for t, names in whole.items() if names == {r["suite"] for r in rows if r["table"] == t}]:
+        means = {d: mean_of_groups([r for r in rows if r["table"] == title and r["policy"] == d]) for d in drivers}
+        name = "unseen, average" if title == "generalisation" else "emergent, average of groups"
+        lines.append(f"{name:30}" + "".join(f"{100 * means[d]:20.0f} %" for d in drivers))
     lines += ["", "how the policy's trials ended"]
-    for suite, whys in results["causes"].items():
-        lines.append(f"{suite:30}" + ", ".join(f"{why} {n}" for why, n in whys.items()))
-    if results["web"]:
+    for r in rows:
+        if r["policy"] == "policy":
+            lines.append(f"{r['suite']:30}" + ", ".join(f"{why} {n}" for why, n in r["causes"].items()))
+    if results.get("web"):
         lines += ["", "web questions, unseen pictures; a position counts when it is at most 2 of 32 cells off"]
-    for a in results["web"]:
+    for a in results.get("web", ()):
         cell = percent(a["right"], a["n"], a["interval"])
         lines.append(f"{a['kind'] + ', things of the ' + a['things']:30}{cell:>22}  n = {a['n']}")
-    actions = ", ".join(f"{name} {per_s:.0f}" for name, per_s in speed["actions_per_s"].items())
-    return "\n".join([*lines, "", f"actions a second, batch 1 ({speed['device']}): {actions}"])
+    if "latency" in results:
+        actions = ", ".join(f"{name} {per_s:.0f}" for name, per_s in results["latency"]["actions_per_s"].items())
+        lines += ["", f"actions a second, batch 1 ({results['latency']['device']}): {actions}"]
+    return "\n".join(lines)
+
+
+def mean_of_groups(rows):
+    """as the paper averages: the mean of the lines of a group, then of the groups but "seen" """
+    groups = [g for g in dict.fromkeys(r["group"] for r in rows) if g != "seen"]
+    means = [np.mean([r["success"] / r["n"] for r in rows if r["group"] == g and r["n"]] or [np.nan]) for g in groups]
+    return float(np.mean(means)) if means else math.nan
 
 
 # ---------------------------------------------------------------------------------------------------------------------
 # pictures
 
+def tile(world, picture, size, result=None):
+    """a picture with its instruction above, and under that the outcome if there is a result"""
+    canvas = Image.new("RGB", (size, size + 28), "white")
+    canvas.paste(Image.fromarray(picture).resize((size, size), Image.LANCZOS), (0, 28))
+    text = ImageDraw.Draw(canvas)
+    text.text((4, 2), world.task.instruction, fill="black")
+    if result:
+        text.text((4, 14), "success" if result["success"] else cause(world, result), fill="green" if result["success"] else "red")
+    return canvas
+
+
+def paste(tiles, columns):
+    """tiles of one size as one picture, row by row"""
+    width, height = tiles[0].size
+    sheet = Image.new("RGB", (columns * width, -(-len(tiles) // columns) * height), "white")
+    for i, t in enumerate(tiles):
+        sheet.paste(t, (i % columns * width, i // columns * height))
+    return sheet
+
+
 def film(policy, folder, n=8, size=160):
     """rollouts.gif and rollouts.png: n trials, the seeds in order, with instruction and outcome"""
-    suites = [(s, "robot") for s in policy.config["skills"]] + [("pick", "web")] * ("pick" in policy.config["skills"])
-    worlds = []
-    for i in range(n):
-        skill, targets = suites[i % len(suites)]
-        worlds += make_worlds(policy.config, 1, skill, targets, seed=TRIAL_SEED + i)
+    lines = basic(policy.config)
+    worlds = [make_worlds(policy.config, 1, lines[i % len(lines)], TRIAL_SEED + i)[0] for i in range(n)]
     frames = [[] for _ in worlds]
     policy.reset()
     results = rollouts(worlds, follow(policy), frames)
     for world, list_ in zip(worlds, frames):
         list_.append(world.render(224))
 
-    def tile(i, t):
-        picture = Image.fromarray(frames[i][min(t, len(frames[i]) - 1)]).resize((size, size), Image.LANCZOS)
-        canvas = Image.new("RGB", (size, size + 28), "white")
-        canvas.paste(picture, (0, 28))
-        text = ImageDraw.Draw(canvas)
-        text.text((4, 2), worlds[i].task.instruction, fill="black")
-        if t >= len(frames[i]) - 1:
-            ok = results[i]["success"]
-            text.text((4, 14), "success" if ok else cause(worlds[i], results[i]), fill="green" if ok else "red")
-        return canvas
-
-    columns = 4
+    def at(i, t):
+        last = len(frames[i]) - 1
+        return tile(worlds[i], frames[i][min(t, last)], size, results[i] if t >= last else None)
     length = max(map(len, frames))
-    film_ = []
-    for t in list(range(length)) + [length - 1] * 4:
-        sheet = Image.new("RGB", (columns * size, -(-n // columns) * (size + 28)), "white")
-        for i in range(n):
-            sheet.paste(tile(i, t), (i % columns * size, i // columns * (size + 28)))
-        film_.append(sheet.quantize(128, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE))
+    film_ = [paste([at(i, t) for i in range(n)], 4).quantize(128, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+             for t in list(range(length)) + [length - 1] * 4]
     film_[0].save(Path(folder) / "rollouts.gif", save_all=True, append_images=film_[1:], duration=300, loop=0)
-    strip = Image.new("RGB", (6 * size, n * (size + 28)), "white")
-    for i in range(n):
-        for k, t in enumerate(np.linspace(0, len(frames[i]) - 1, 6).round().astype(int)):
-            strip.paste(tile(i, int(t)), (k * size, i * (size + 28)))
-    strip.save(Path(folder) / "rollouts.png")
+    paste([at(i, int(t)) for i in range(n) for t in np.linspace(0, len(frames[i]) - 1, 6).round()], 6).save(Path(folder) / "rollouts.png")
+
+
+def sheet(policy, lines, path, n=3, size=200, first_seed=TRIAL_SEED):
+    """the last picture of the first n trials of each line, whatever came of them, with instruction and outcome"""
+    tiles = []
+    for line in lines:
+        worlds = make_worlds(policy.config, n, line, first_seed)
+        policy.reset()
+        results = rollouts(worlds, follow(policy, asked(line, policy.config.get("thoughts"))))
+        tiles += [tile(world, world.render(224), size, result) for world, result in zip(worlds, results)]
+    paste(tiles, 6).quantize(128, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).save(path, optimize=True)
 
 
 def contact_sheet(path, size=112):
@@ -447,10 +540,32 @@ def contact_sheet(path, size=112):
     Image.fromarray(np.concatenate(rows)).save(path, optimize=True)
 
 
-def report(checkpoint, trials=200, as_json=False, pictures=True, device="auto"):
-    """closed loop for the built-in world, offline for logs; written to results.json beside the checkpoint, and printed"""
+def lines_of(config, names):
+    """the lines of all tables, groups and lines that names says. Example: lines_of(c, ["emergent"]), lines_of(c, ["sums", "people"])"""
+    every = [*basic(config), *suites(config)]
+    known = list(dict.fromkeys(word for s in every for word in (s.table, s.group, s.name)))
+    for name in names:
+        if name not in known:
+            raise ValueError(f"no suite {name!r} for a model of this configuration; there are: {', '.join(known)}")
+    return [s for s in every if {s.table, s.group, s.name} & set(names)]
+
+
+def report(checkpoint, trials=200, as_json=False, pictures=True, device="auto", names=()):
+    """
+    Closed loop for the built-in world, offline for logs; written to results.json beside the checkpoint, and printed. names: instead of
+    that, the suites that they say, with all controls, to suites.json; with pictures also how their first trials ended, suites.png.
+    """
     if trials < 1:
         raise ValueError(f"trials = {trials}; at least one is needed")
+    if names:
+        policy = Policy(checkpoint, device, robot="world")
+        lines, folder = lines_of(policy.config, names), Path(checkpoint).parent
+        results = {"rows": measure(policy, lines, trials, quiet=as_json), "config": policy.config}
+        (folder / "suites.json").write_text(json.dumps(results, indent=1))
+        print(json.dumps(results) if as_json else "\n" + table(results))
+        if pictures:
+            sheet(policy, lines, folder / "suites.png")
+        return results
     c, folder = train.Config(**train.load(checkpoint)["config"]), Path(checkpoint).parent
     results, texts, world = {}, [], None
     for source in c.robot:
@@ -475,14 +590,16 @@ def main():
     parser.add_argument("--checkpoint", default="out/checkpoint.pt")
     parser.add_argument("--trials", type=int, default=200, help="closed-loop trials for a row of the table (200)")
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--json", action="store_true", help="print results.json instead of the table")
-    parser.add_argument("--pictures", action=argparse.BooleanOptionalAction, default=True, help="rollouts.gif and rollouts.png")
+    parser.add_argument("--suite", nargs="+", default=(), metavar="NAME", help="tables, groups or lines of suites.py instead: generalisation, "
+                        "emergent, thought, symbols, sums ...; written to suites.json and suites.png")
+    parser.add_argument("--json", action="store_true", help="print the JSON instead of the table")
+    parser.add_argument("--pictures", action=argparse.BooleanOptionalAction, default=True, help="rollouts.gif and rollouts.png, or suites.png")
     parser.add_argument("--contact_sheet", default="", metavar="FILE", help="only draw all there is in the world")
     args = parser.parse_args()
     try:
         if args.contact_sheet:
             return contact_sheet(args.contact_sheet)
-        report(args.checkpoint, args.trials, args.json, args.pictures, args.device)
+        report(args.checkpoint, args.trials, args.json, args.pictures, args.device, args.suite)
     except (ValueError, OSError) as e:
         sys.exit(f"error: {e}")
 

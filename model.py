@@ -220,6 +220,16 @@ class VLA(nn.Module):
         if isinstance(module, nn.Linear):
             nn.init.zeros_(module.bias)
 
+    @torch.no_grad()
+    def order(self, ids, size):
+        """
+        Let the tokens ids (n,), which mean 0, 1, 2, ..., begin as neighbours: waves of many lengths, from a few numbers to a few hundred, are
+        added to their random embeddings, so that what is learnt of " 20" is half known of " 21". A pretrained language model knows that.
+        """
+        C = self.wte.weight.size(1)
+        angle = torch.arange(len(ids))[:, None] * math.pi * torch.logspace(-2.4, -0.3, C // 2)   # (n, C / 2)
+        self.wte.weight[torch.as_tensor(ids)] += size * torch.cat((angle.sin(), angle.cos()), 1).to(self.wte.weight.device)
+
     # -- the three stages -------------------------------------------------------------------------------------------
 
     def look(self, images):
@@ -287,7 +297,7 @@ class VLA(nn.Module):
     def generate(self, images, prompts, n_new, allowed=None, eos=None, cache=True, temperature=0.0, generator=None):
         """
         images as in look(); prompts: B lists of token ids; allowed (n_new, n_vocab) bool: the tokens valid in each slot
-        (None: all). temperature 0 takes the likeliest token, else tokens are drawn, by generator (a torch.Generator of the
+        (None: all), or a function of what was said so far, (B, t) -> (B, n_vocab) bool. temperature 0 takes the likeliest token, else tokens are drawn, by generator (a torch.Generator of the
         images' device). Stops early when every row has said eos. Returns (B, n_new) int64, eos after the end.
         With cache=False every step reads the whole sequence again: slower, the same tokens.
 
@@ -325,7 +335,8 @@ class VLA(nn.Module):
             last = x[torch.arange(B, device=device), N + lengths - 1] if t == 0 else x[:, -1]    # (B, C)
             logits = self.logits(last)
             if allowed is not None:
-                logits = logits.masked_fill(~allowed[t], -torch.inf)
+                may = allowed(tokens[:, P:P + t]) if callable(allowed) else allowed[t]
+                logits = logits.masked_fill(~may, -torch.inf)
             if temperature:
                 choice = torch.multinomial(F.softmax(logits / temperature, dim=-1), 1, generator=generator)[:, 0]
             else:

@@ -8,6 +8,7 @@ hand move" are the same question, with the same softmax and the same loss. this 
     Tokenizer         byte-level BPE, trained here or GPT-2's own, run by tiktoken: str <-> token ids
     ActionTokenizer   an action of D numbers <-> D token ids of that same vocabulary
     prompt            the question the model is asked: "Q: what action should the robot take to ...? A:"
+    wish, plan        the same with a thought in between: "Instruction: I am thirsty." and " Plan: pick red can. Action:"
 
 the vocabulary that is trained here, in the order of the ids:
 
@@ -354,3 +355,20 @@ def prompt(instruction: str) -> str:
     if not words:
         raise ValueError(f"instruction is {instruction!r}; say what the robot should do, as in 'open the drawer'")
     return f"Q: what action should the robot take to {' '.join(words)}? A:"
+
+
+def wish(text: str) -> str:
+    """
+    the prompt of an instruction that takes a thought (section 4.4): the answer begins with a plan in words.
+
+    Example: wish("I am thirsty") -> "Instruction: I am thirsty.", and the answer: " Plan: pick red can. Action: 0 128 ..."
+    """
+    return f"Instruction: {' '.join(text.split())}."
+
+
+def plan(text: str = "") -> str:
+    """what stands before the action in that answer. Example: plan("pick red can") -> " Plan: pick red can. Action:" """
+    return f" Plan: {text}.{ACTION}" if text else ACTION
+
+
+ACTION = " Action:"                                           # here the words end and the bins begin

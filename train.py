@@ -57,10 +57,13 @@ class Config:
     resume: bool = key(False, "go on from out_dir/checkpoint.pt")
     seed: int = key(0, "of weights and of the order of samples")
     # the built-in world and web
-    vocabulary: str = key("small", "which things there are: small or full (world.VOCABULARIES)")
+    vocabulary: str = key("small", "which things there are: small, medium or full (world.VOCABULARIES)")
     skills: list = key(("pick", "move near"), "what the robot demonstrations do (world.SKILLS)")
     robot_episodes: int = key(4000, "demonstrations")
+    days: bool = key(False, "each demonstration in the light, and on the table, of its own day")
+    wordings: bool = key(False, "each demonstration is told in words of its own: bring the red item to the apple")
     web_pictures: int = key(20000, "pictures without a robot")
+    easy_steps: int = key(0, "the first steps see the web's easy pictures: things with names, no cards, no people, no riddles")
     web_questions: list = key(("locate", "way", "what at", "caption"), "kinds of questions about them (web.QUESTIONS)")
     # words
     tokenizer_from: str = key("", "folder with GPT-2's vocab.json and merges.txt; without it words are learnt from the sources")
@@ -80,12 +83,15 @@ class Config:
     n_head: int = key(4, "heads of the GPT")
     n_embd: int = key(96, "width of the GPT")
     gelu: str = key("none", "the GPT's GELU: none = exact, tanh = GPT-2's approximation")
+    order: float = key(0.0, "how alike neighbouring numbers begin: size of the waves in their embeddings (0.06; 0 = all random)")
     vit_from: str = key("", "start the ViT from this file of published weights (safetensors)")
     gpt2_from: str = key("", "start the GPT from this file of GPT-2's weights (safetensors)")
     text_len: int = key(64, "tokens of text behind a picture; questions are added until it is full")
     # training
     pretrain_steps: int = key(950, "steps on the web alone, which make the vision-language model; saved as web.pt")
     steps: int = key(1850, "steps of (co-)fine-tuning after that")
+    thoughts: float = key(0.0, "share of robot samples whose instruction takes a thought (chain of thought, section 4.4)")
+    plans: bool = key(True, "a thought is written as a plan before the action")
     robot_fraction: float = key(0.6, "share of robot samples in every batch of the second stage; 1 = fine-tuning")
     batch_size: int = key(64, "samples a step")
     micro_batches: int = key(1, "cut a batch into this many parts; ranks share them, and each adds up the gradients of its own")
@@ -120,7 +126,7 @@ class Config:
                     raise ValueError(f"{name} has {value!r}; there are: {', '.join(known)}")
         for name, least in dict(robot_episodes=1, web_pictures=1, image_size=8, patch_size=1, vit_layer=1, vit_head=1,
                                 n_layer=1, n_head=1, text_len=24, steps=1, pretrain_steps=0, batch_size=1, micro_batches=1, frames=1,
-                                warmup=0, workers=0, log_every=1, save_every=1, trials=1, seed=0).items():
+                                warmup=0, workers=0, easy_steps=0, log_every=1, save_every=1, trials=1, seed=0).items():
             if getattr(self, name) < least:
                 raise ValueError(f"{name} = {getattr(self, name)}; it must be at least {least}")
         for half, known in data.SOURCE.items():
@@ -134,8 +140,9 @@ class Config:
                     raise ValueError(f"[[{half}]] needs weight above 0 and hold_out of at least 2: {source}")
         if not self.skills or not self.web_questions:
             raise ValueError("skills and web_questions need at least one entry each")
-        if not 0 <= self.robot_fraction <= 1:
-            raise ValueError(f"robot_fraction = {self.robot_fraction}; it is a share, from 0 to 1")
+        for name in ("robot_fraction", "thoughts"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} = {getattr(self, name)}; it is a share, from 0 to 1")
         if self.init_from and (self.tokenizer_from or self.gpt2_from or self.vit_from):
             raise ValueError("init_from has words and weights already; leave tokenizer_from, gpt2_from and vit_from out")
         if self.micro_batches > self.batch_size:
@@ -290,7 +297,10 @@ def measure(logits, ce, batch, robots: dict):
     """
     segment, target = batch["segment"], batch["target"]
     source = batch["source"][:, None].expand_as(segment)[target]                       # (M,) the robot of each target, -1 = web
-    act = (source >= 0) & (segment[target] == 1)                                       # (M,) an action's token, or its eos
+    first = target & (segment == 1)
+    left = first.flip(1).cumsum(1).flip(1)[target]                                     # (M,) how many targets of it are left
+    length = torch.tensor([len(a.names) + 1 for a in robots.values()], device=left.device)[source.clamp(min=0)] if robots else left
+    act = (source >= 0) & (segment[target] == 1) & (left <= length)                    # (M,) an action's token, or its eos
     out = {name: ce[mask].mean().item() for name, mask in (("action", act), ("view", (source >= 0) & ~act), ("web", source < 0))
            if mask.any()}
     hits, out_of = 0, 0
@@ -340,6 +350,10 @@ def train(c: Config):
     if state:
         model.load_state_dict(state["model"])
     else:
+        if c.order:
+            model.order(tokenizer.integers[:256], c.order)
+            for a in actions.values() if c.scheme == "overwrite" else ():
+                model.order(a.ids, c.order)
         for path, load_weights in ((c.vit_from, load_vit), (c.gpt2_from, load_gpt2)):
             if path:
                 load_weights(model, path)

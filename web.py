@@ -12,10 +12,12 @@ the same integer words that the arm's bins use: seeing and acting share their vo
 import numpy as np
 
 import draw
-from world import COLORS, KINDS, STEP, level
+from world import CARDS, COLORS, KINDS, STEP, level, person
 
 GRID = 32
-FACES = {"hair": ("black", "brown", "blond", "white", "red"), "wears": ("glasses", "hat", "beard")}
+CARD_CATEGORY = {**{card: category for category, cards in CARDS.items() for card in cards}, **{f"{c} mat": "mat" for c in COLORS}}
+# the colour of what has only one
+NATURAL = {"apple": "red", "orange": "orange", "sponge": "yellow", "strawberry": "red", "banana": "yellow", "duck": "yellow"}
 
 # the article carries the gender, which the adjective follows
 LANGUAGES = {
@@ -44,6 +46,9 @@ ADJECTIVES = {
     "de": dict(zip(COLORS, ("rote", "grüne", "blaue", "gelbe", "lila", "weiße", "braune", "schwarze"))),
 }
 WHERE = {"es": "¿dónde está {}?", "fr": "où est {}?", "de": "wo ist {}?"}
+# whole sentences; what the article does in them is in say()
+SENTENCES = {"pick": {"es": "toma {a}", "fr": "prends {a}", "de": "nimm {a}"},
+             "move near": {"es": "mueve {a} cerca de {b}", "fr": "déplace {a} près de {b}", "de": "bewege {a} neben {b}"}}
 
 
 def translate(name: str, language: str) -> str:
@@ -60,6 +65,23 @@ def translate(name: str, language: str) -> str:
     return f"{article} {word} {ADJECTIVES[language][color[0]][article == 'la']}"
 
 
+def say(skill: str, language: str, a: str, b: str = "") -> str:
+    """
+    An instruction in another language.
+    Example: say("move near", "es", "apple", "green cup") -> "mueve la manzana cerca de la taza verde"
+    say("pick", "de", "blue block") -> "nimm den blauen Klotz"
+    """
+    def put(name):
+        words = translate(name, language).split() if name else []
+        if language == "de" and words[:1] == ["der"]:       # the accusative of the masculine
+            words[0] = "den"
+            if len(words) == 3 and words[1] != "lila":
+                words[1] += "n"
+        return " ".join(words)
+    text = SENTENCES[skill][language].format(a=put(a), b=put(b))
+    return text.replace("de el ", "del ") if language == "es" else text.replace("de le ", "du ")
+
+
 def place(fact) -> str:
     """Example: place({"column": 0.4, "row": 0.99}) -> " 12 31" """
     return f" {int(fact['column'] * GRID)} {int(fact['row'] * GRID)}"
@@ -68,10 +90,34 @@ def place(fact) -> str:
 # ---------------------------------------------------------------------------------------------------------------------
 # pictures
 
-def draw_picture(rng, size, names, cards=(), faces=False):
+def theme(rng, names, cards, hair):
     """
-    One picture: one thing (40 %) or two to four, of the given names, cards and faces, before a random background, from
-    a random camera, with colours that vary. Returns pixels (size, size, 3) uint8 and the list of facts.
+    What a picture of several things is of, as names to draw in this order; none for anything. Half of such pictures have a theme, since
+    "the sum", "the different one" or "the person with the hat" need company of their own kind.
+    Example: ["3", "5", "red can"], or two of a kind and one that is not: ["red can", "blue can", "green cup"]
+    """
+    what = rng.random()
+    if what < .15:
+        return [str(n) for n in rng.permutation([c for c in cards if c.isdigit()])[:rng.integers(2, 4)]]
+    if what < .25:
+        return [str(n) for n in rng.permutation([c for c in cards if not c.endswith(" mat")])[:3]]
+    if what < .35:
+        return [str(n) for n in rng.permutation(hair)[:3]]
+    if what < .5:                                           # two that share a noun or a colour, one that does not
+        alike = (lambda n: n.split()[-1]) if rng.random() < .5 else colour_of
+        pairs = [n for n in names if alike(n) and sum(alike(n) == alike(m) for m in names) > 1]
+        if not pairs or len({alike(n) for n in names}) == 1:
+            return []
+        first = str(rng.choice(pairs))
+        second = str(rng.choice([n for n in names if alike(n) == alike(first) and n != first]))
+        return [first, second, str(rng.choice([n for n in names if alike(n) != alike(first)]))]
+    return []
+
+
+def draw_picture(rng, size, names, cards=(), hair=(), wears=()):
+    """
+    One picture: one thing (40 %) or two to four, of the given names, cards and people (by their hair, and what they may wear), before
+    a random background, from a random camera, with colours that vary. Returns pixels (size, size, 3) uint8 and the list of facts.
     """
     camera = draw.Camera(tilt=rng.uniform(45, 80), width=rng.uniform(.42, .66))
     style = draw.Style(light=float(rng.uniform(.8, 1.15)))
@@ -80,8 +126,10 @@ def draw_picture(rng, size, names, cards=(), faces=False):
                            texture=str(rng.choice(["plain", "wood", "stripes", "checks", "speckles", "cloth"])))
     pixels = draw.background(size, camera, style)
     n = 1 if rng.random() < 0.4 else int(rng.integers(2, 5))
-    pools = [p for p in (names, cards, FACES["hair"] if faces else ()) if len(p)]
+    pools = [p for p in (names, cards, hair) if len(p)]
     weights = np.array([3., 2., 1.][:len(pools)])
+    wanted = theme(rng, names, cards, hair) if len(pools) == 3 and n > 1 else []
+    n = len(wanted) or n
     facts, spots = [], []
     for _ in range(50):
         if len(facts) == n:
@@ -90,29 +138,33 @@ def draw_picture(rng, size, names, cards=(), faces=False):
         column, row, _ = camera.project(np.array([*spot, .03]))
         if not (.06 < column < .94 and .08 < row < .94) or any(np.linalg.norm(spot - s) < .115 for s in spots):
             continue
-        kind = rng.choice(len(pools), p=weights / weights.sum())
-        name = str(pools[kind][rng.integers(len(pools[kind]))])
+        if wanted:
+            name = wanted[len(facts)]
+            pool = next(p for p in pools if name in p)
+        else:
+            pool = pools[rng.choice(len(pools), p=weights / weights.sum())]
+            name = str(pool[rng.integers(len(pool))])
         if any(f["name"] == name for f in facts):
             continue
         spots.append(spot)
         fact = {"name": name, "column": float(column), "row": float(row), "x": float(spot[0]),
                 "yaw": float(rng.uniform(-1.57, 1.57))}
-        if pools[kind] is names:
+        if pool is names:
             noun = name.split()[-1]
             fact["category"] = KINDS[noun].category
             centre = camera.project(np.array([*spot, KINDS[noun].height / 2]))
             fact["column"], fact["row"] = float(centre[0]), float(centre[1])
-        elif kind == len(pools) - 1 and faces:
-            fact["face"] = {"hair": name, **{w: bool(rng.random() < .5) for w in FACES["wears"]}}
-            fact["name"] = f"person with {name} hair"
+        elif pool is hair:
+            fact["face"] = {"hair": name, **{w: w in wears and bool(rng.random() < .5) for w in ("glasses", "hat", "beard")}}
+            fact["name"] = person(fact["face"])
         else:
-            fact["card"] = True
+            fact["category"] = CARD_CATEGORY[name]
         facts.append({**fact, "y": float(spot[1])})
     for f in sorted(facts, key=lambda f: -f["x"]):
         at = np.array([f["x"], f["y"], 0.])
         if "face" in f:
             draw.draw_face(pixels, camera, f["face"], at)
-        elif "card" in f:
+        elif f["name"] in CARD_CATEGORY:
             draw.draw_card(pixels, camera, f["name"], at, yaw=f["yaw"] / 4)
         else:
             *color, noun = f["name"].split()
@@ -160,24 +212,9 @@ def color(facts, rng):
     return noun and (f"what colour is the {noun}?", f" {c}")
 
 
-def category(facts, rng):
-    """where is the only thing of its kind"""
-    kinds = [f.get("category") for f in facts]
-    f = _one([f for f in facts if f.get("category") and kinds.count(f["category"]) == 1], rng)
-    return f and (f"where is the {f['category']}?", place(f))
-
-
 def kind_of(facts, rng):
     f = _one([f for f in facts if f.get("category")], rng)
     return f and (f"what kind of thing is the {f['name']}?", f" {f['category']}")
-
-
-def face(facts, rng):
-    """where is the one person that wears it"""
-    people = [f for f in facts if "face" in f]
-    wears = [(f, w) for f in people for w in FACES["wears"] if f["face"][w] and sum(p["face"][w] for p in people) == 1]
-    f, w = _one(wears, rng) or (None, None)
-    return f and (f"where is the person with {w}?", place(f))
 
 
 NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -194,23 +231,98 @@ def sums(facts, rng):
     return f"what is the sum of {_sum(value, rng)}?", f" {value}"
 
 
-def sum_at(facts, rng):
-    """the sum, found in the picture"""
+def translation(facts, rng):
+    """a sentence in English, without looking; of things in the picture, so that no word comes from elsewhere"""
+    names = [f["name"] for f in facts if f["name"].split()[-1] in KINDS]
+    if len(names) < 2:
+        return None
+    language = ("es", "fr", "de")[rng.integers(3)]
+    if rng.random() < .5:
+        return f"what is \"{say('pick', language, names[0])}\" in English?", f" pick {names[0]}"
+    return f"what is \"{say('move near', language, names[0], names[1])}\" in English?", f" move {names[0]} near {names[1]}"
+
+
+# -- ways to refer to a thing without its name: functions (facts, rng) -> (phrase, fact) where the phrase means just that one
+
+def by_category(facts, rng):
+    """the only thing of its kind"""
+    kinds = [f.get("category") for f in facts]
+    f = _one([f for f in facts if f.get("category") and kinds.count(f["category"]) == 1], rng)
+    return f and (f"the {f['category']}", f)
+
+
+def by_face(facts, rng):
+    """the only person that wears it"""
+    people = [f for f in facts if "face" in f]
+    wears = [(f, w) for f in people for w in ("glasses", "hat", "beard") if f["face"][w] and sum(p["face"][w] for p in people) == 1]
+    f, w = _one(wears, rng) or (None, None)
+    return f and (f"the person with {'glasses' if w == 'glasses' else 'a ' + w}", f)
+
+
+def by_sum(facts, rng):
     f = _one([f for f in facts if f["name"].isdigit()], rng)
-    return f and (f"where is the sum of {_sum(int(f['name']), rng)}?", place(f))
+    return f and (f"the sum of {_sum(int(f['name']), rng)}", f)
 
 
-def smallest(facts, rng):
+def by_size(facts, rng):
+    """the smallest or largest number"""
     digits = sorted((f for f in facts if f["name"].isdigit()), key=lambda f: int(f["name"]))
     i = -int(rng.integers(2))
-    return (f"where is the {('smallest', 'largest')[-i]} number?", place(digits[i])) if len(digits) > 1 else None
+    return (f"the {('smallest', 'largest')[-i]} number", digits[i]) if len(digits) > 1 else None
 
 
-def _foreign(language):
-    def foreign(facts, rng):
+def colour_of(name):
+    """Example: colour_of("green cup") -> "green", colour_of("apple") -> "red", colour_of("pear") -> None"""
+    return name.split()[0] if name.split()[0] in COLORS else NATURAL.get(name)
+
+
+def by_same_colour(facts, rng):
+    """the only other thing that has the colour of a thing"""
+    pairs = [(f, g) for f in facts for g in facts if f is not g and colour_of(f["name"]) and colour_of(f["name"]) == colour_of(g["name"])]
+    f, g = _one([(f, g) for f, g in pairs if sum(f is h for h, _ in pairs) == 1], rng) or (None, None)
+    return f and (f"the thing of the same colour as the {g['name']}", f)
+
+
+def by_difference(facts, rng):
+    """the only one of three or more whose noun the others do not share, while they all share theirs"""
+    nouns = [f["name"].split()[-1] for f in facts]
+    odd = [f for f, noun in zip(facts, nouns) if nouns.count(noun) == 1 and noun in KINDS]
+    return ("the thing that is different", odd[0]) if len(nouns) > 2 and len(odd) == 1 and len(set(nouns)) == 2 else None
+
+
+def _by_language(language):
+    def by_language(facts, rng):
         f = _one([f for f in facts if f["name"].split()[-1] in KINDS], rng)
-        return f and (WHERE[language].format(translate(f["name"], language)), place(f))
-    return foreign
+        return f and (translate(f["name"], language), f)
+    return by_language
+
+
+REFERENCES = {"category": by_category, "face": by_face, "sum": by_sum, "size": by_size, "same colour": by_same_colour,
+              "different": by_difference, "es": _by_language("es"), "fr": _by_language("fr"), "de": _by_language("de")}
+
+
+# -- and what may be asked of the one that is referred to: its position, the way to it, or its name
+
+def _where(kind):
+    def where(facts, rng):
+        found = REFERENCES[kind](facts, rng)
+        return found and (WHERE.get(kind, "where is {}?").format(found[0]), place(found[1]))
+    return where
+
+
+def _what(kind):
+    def what(facts, rng):
+        found = REFERENCES[kind]([f for f in facts if f["name"] != "gripper"], rng)
+        return found and (f"what is {found[0]}?", f" {found[1]['name']}")
+    return what
+
+
+def _way(kind):
+    def way(facts, rng):
+        found = REFERENCES[kind]([f for f in facts if f["name"] != "gripper"], rng)
+        b = found and (_hand(facts) or _one([f for f in facts if f is not found[1]], rng))
+        return b and (f"which way is {found[0]} from the {b['name']}?", _step(b, found[1]))
+    return way
 
 
 def way(facts, rng):
@@ -222,8 +334,12 @@ def way(facts, rng):
         return None
     b, a = _hand(facts), _one([f for f in facts if f["name"] != "gripper"], rng)
     b = b or _one([f for f in facts if f is not a], rng)
-    words = [min(255, int((level(a[k] - b[k], STEP) / STEP + 1) * 128)) for k in ("x", "y")]
-    return f"which way is the {a['name']} from the {b['name']}?", f" {words[0]} {words[1]}"
+    return f"which way is the {a['name']} from the {b['name']}?", _step(b, a)
+
+
+def _step(b, a):
+    """the step of the arm from fact b toward fact a. Example: a is 3 cm farther away, 9 cm to the right: " 192 0" """
+    return "".join(f" {min(255, int((level(a[k] - b[k], STEP) / STEP + 1) * 128))}" for k in ("x", "y"))
 
 
 # questions about the robot's own picture, beside those above (the paper's Language-Table runs have such, appendix B)
@@ -247,10 +363,13 @@ def held(facts, rng):
     return f and ("what does the gripper hold?", f" {f['held']}")
 
 
-QUESTIONS = {"locate": locate, "what at": what_at, "caption": caption, "relation": relation, "way": way, "color": color,
-             "category": category, "kind of": kind_of, "face": face, "sums": sums, "sum at": sum_at, "smallest": smallest,
-             "spanish": _foreign("es"), "french": _foreign("fr"), "german": _foreign("de"),
-             "gripper": gripper, "height": height, "held": held}
+# those that need no more than things with names
+PLAIN = {"locate": locate, "what at": what_at, "caption": caption, "relation": relation, "way": way, "color": color,
+         "where category": _where("category"), "kind of": kind_of, "where face": _where("face"), "sums": sums,
+         "where sum": _where("sum"), "where size": _where("size"), "where es": _where("es"), "where fr": _where("fr"),
+         "where de": _where("de"), "gripper": gripper, "height": height, "held": held}
+QUESTIONS = {**PLAIN, "translation": translation, **{f"{form} {kind}": make(kind) for form, make in
+             (("where", _where), ("way", _way), ("what", _what)) for kind in REFERENCES}}
 
 
 def ask(facts, kind, rng):
@@ -264,8 +383,8 @@ def ask(facts, kind, rng):
     return question and (f"Q: {question[0]} A:", question[1])
 
 
-def web_pictures(seeds, names, size, cards, faces):
+def web_pictures(seeds, size, names, cards, hair, wears):
     """the stream of web pictures: one-step "episodes" {"picture", "facts"}"""
     for seed in seeds:
-        picture, facts = draw_picture(np.random.default_rng([seed, 1]), size, names, cards, faces)
+        picture, facts = draw_picture(np.random.default_rng([seed, 1]), size, names, cards, hair, wears)
         yield [{"picture": picture, "facts": facts}]

@@ -50,7 +50,7 @@ KINDS = {
     "duck": Kind(.040, .080, "toy"), "ball": Kind(.040, .080, "toy"),
     "hammer": Kind(.045, .026, "tool", long=True), "phone": Kind(.040, .012, "tool"),
 }
-CARD = Kind(.045, .0, "card")                               # any of draw.CARDS: lies flat and cannot be taken
+CARD = Kind(.045, .0, "card")                               # any of draw.CARDS, or a face: lies flat and cannot be taken
 ROBOT_NOUNS = ("apple", "orange", "sponge", "block", "can", "cup", "bottle", "bag", "bowl", "marker")
 WEB_NOUNS = tuple(n for n in KINDS if n not in ROBOT_NOUNS)
 COLORS = tuple(draw.COLORS)
@@ -62,22 +62,46 @@ def _names(nouns):
     return tuple(f"{c} {n}" if KINDS[n].colored else n for n in nouns for c in (COLORS if KINDS[n].colored else COLORS[:1]))
 
 
-# the two vocabularies: what robot instructions may name, and what only web pictures show and name
+CARDS = {"number": tuple("0123456789"), "letter": tuple("ABCDEFXY"),
+         "symbol": ("heart", "star", "arrow", "moon", "sun", "tree", "flower", "house", "cross"),
+         "animal": ("dog", "cat", "fish", "bird", "elephant")}
+# the two sides of every vocabulary: what robot instructions may name, and what only web pictures show and name, which is
+# pairs (known colour, known thing, but not together), things, cards and people. mats lie flat like cards; things are moved near them
 VOCABULARIES = {
-    "full": {"robot": tuple(n for n in _names(ROBOT_NOUNS) if n not in UNSEEN_PAIRS), "web": _names(WEB_NOUNS)},
+    "full": {"robot": tuple(n for n in _names(ROBOT_NOUNS) if n not in UNSEEN_PAIRS), "pairs": UNSEEN_PAIRS, "web": _names(WEB_NOUNS),
+             "mats": tuple(f"{c} mat" for c in COLORS),
+             "cards": tuple(c for group in CARDS.values() for c in group), "hair": tuple(draw.HAIR), "wears": ("glasses", "hat", "beard")},
     "small": {"robot": ("apple", "orange", "sponge", "red can", "blue can", "green cup", "yellow cup", "purple block",
-                        "brown bag", "white bottle"),
-              "web": ("strawberry", "pear", "duck", "ball", "mushroom")},
+                        "brown bag", "white bottle"), "pairs": (), "mats": (),
+              "web": ("strawberry", "pear", "duck", "ball", "mushroom"), "cards": (), "hair": (), "wears": ()},
 }
+_pairs = ("green bottle", "blue block", "yellow can", "purple cup", "white bag")
+VOCABULARIES["medium"] = {
+    "robot": ("apple", "orange", "sponge", *(n for n in (f"{c} {noun}" for noun in ("block", "can", "cup", "bottle", "bag")
+                                                         for c in ("red", "green", "blue", "yellow", "purple", "white")) if n not in _pairs)),
+    "pairs": _pairs, "web": VOCABULARIES["small"]["web"], "mats": tuple(f"{c} mat" for c in ("red", "green", "blue", "yellow", "purple", "white")),
+    "cards": (*"1234XY", "heart", "star", "tree", "house", "dog", "cat", "fish"),
+    "hair": ("black", "blond", "white"), "wears": ("glasses", "hat")}
 INSTRUCTIONS = {
     "pick": "pick {a}", "move near": "move {a} near {b}", "knock": "knock {a} over", "upright": "place {a} upright",
     "open": "open the drawer", "close": "close the drawer", "put into": "put {a} into {b}", "take out": "take {a} out of {b}",
 }
 SKILLS = tuple(INSTRUCTIONS)
+# the same in the words of other people, for demonstrations (reword)
+WORDINGS = {
+    "pick": ("pick the {a}", "pick up the {a}", "take the {a}", "lift {a}", "grab the {a}", "please pick up {a}"),
+    "move near": ("move the {a} near the {b}", "move {a} near the {b}", "put {a} next to {b}", "bring the {a} to the {b}",
+                  "place the {a} close to the {b}", "please take the {a} over to {b}"),
+    "knock": ("knock the {a} over", "knock over the {a}"), "upright": ("place the {a} upright", "set the {a} upright"),
+    "open": ("open drawer", "pull the drawer open"), "close": ("close drawer", "push the drawer shut"),
+    "put into": ("put the {a} into the {b}", "drop {a} into {b}"), "take out": ("take the {a} out of the {b}", "get {a} out of {b}"),
+}
 # every word that a robot instruction may contain, and every word that none may
-ROBOT_WORDS = frozenset(" ".join((*INSTRUCTIONS.values(), *VOCABULARIES["full"]["robot"])).split()) - {"{a}", "{b}"}
+ROBOT_WORDS = frozenset(" ".join((*INSTRUCTIONS.values(), *(w for ws in WORDINGS.values() for w in ws), "item", "mat",
+                                  *VOCABULARIES["full"]["robot"])).split()) - {"{a}", "{b}"}
 WEB_WORDS = frozenset(WEB_NOUNS) | frozenset(draw.CARDS) | frozenset(
-    "fruit vegetable drink dish snack toy tool person glasses hat beard hair plus minus sum smallest largest".split())
+    "fruit vegetable drink dish snack toy tool person glasses hat beard hair plus sum number smallest largest animal letter symbol "
+    "thing same colour different".split())
 
 ACTION_NAMES = ("terminate", "dx", "dy", "dz", "droll", "dpitch", "dyaw", "gripper")
 STEP, TURN = 0.08, np.pi / 4                                # the largest displacement and turn of one action
@@ -100,6 +124,7 @@ class Thing:
     yaw: float = 0.0
     axis: np.ndarray = field(default_factory=lambda: np.array([0., 0., 1.]))   # its own up direction
     inside: object = None                                   # the Thing or "drawer" it lies in
+    face: dict | None = None                                # of a person's card: draw.draw_face
 
     @property
     def noun(self): return self.name.split()[-1]
@@ -121,6 +146,25 @@ class Task:
     instruction: str = ""
 
 
+@dataclass(frozen=True)
+class Request:
+    """
+    A scene of chosen things, and what a person asks for in it, in any words. things: names, or faces as of draw.draw_face;
+    a and b: which of them the skill is about.
+    Example: Request("move near", ("red can", "3", "5"), a=0, b=1, instruction="move red can near the sum of two plus one")
+    """
+    skill: str
+    things: tuple
+    a: int
+    b: int | None
+    instruction: str
+
+
+def person(face):
+    """Example: person(dict(hair="white", glasses=True, hat=False, beard=False)) -> "person with white hair" """
+    return f"person with {face['hair']} hair"
+
+
 def level(error, largest):
     """
     The expert's steps have five sizes an axis: none, and a half and all of the largest, either way. Far away only the
@@ -135,7 +179,7 @@ def level(error, largest):
 
 class World:
     """
-    vocabulary: "small" or "full"; skills: which of SKILLS reset() draws from; size: pixels a side of the picture, 0 for none;
+    vocabulary: "small", "medium" or "full"; skills: which of SKILLS reset() draws from; size: pixels a side of the picture, 0 for none;
     style, camera: how it looks (draw.Style, draw.Camera); noise: metres of disturbance in every executed movement,
     with rare larger bumps and drops, so that demonstrations show recoveries.
     """
@@ -151,22 +195,23 @@ class World:
 
     # -- scenes -----------------------------------------------------------------------------------------------------
 
-    def reset(self, seed, skill=None, targets="robot", wild=False, alone=False):
+    def reset(self, seed, skill=None, targets="robot", wild=False, alone=False, request=None):
         """
-        A scene and a task, fixed by the arguments alone. targets: "robot" for things that demonstrations name, "web" for
-        things that only the web names (one more of those stands among the others, so that odd-one-out is no answer),
-        "cards" for "move near" a card: a digit, letter, symbol or animal, with one more card beside it.
+        A scene and a task, fixed by the arguments alone. targets: "robot" for things that demonstrations name, "pairs" or
+        "web" for those that only the web names (one more of them stands among the others, so that odd-one-out is no answer).
+        request: a Request, which says itself what stands there and what is asked.
         Both of these serve demonstrations: wild, the hand may start anywhere, closed, or holding something; alone, nothing
         stands on the table but what the task needs.
         """
         self.rng = rng = np.random.default_rng(seed)
-        self._still = (None, None)
-        skill = skill or self.skills[rng.integers(len(self.skills))]
+        self._still, self.taken = (None, None), []          # taken: every thing that was in the hand, in order
+        skill = request.skill if request else skill or self.skills[rng.integers(len(self.skills))]
         for _ in range(1000):                               # draw again until everything has its room
-            if self._draw_scene(rng, skill, targets, alone):
+            if self._draw_scene(rng, skill, targets, alone, request):
                 break
         else:
             raise RuntimeError(f"no room on the table for {skill!r} with seed {seed}")
+        self.strict = request is not None
         self.hand = np.array([*rng.uniform(-.16, .16, 2), rng.uniform(.11, .18), 0, 0, 0])   # x y z roll pitch yaw
         self.gripper, self.held, self.steps = 1.0, None, 0
         if wild:
@@ -177,7 +222,7 @@ class World:
                 self._take(free[rng.integers(len(free))])
         return self.observe(), self.info()
 
-    def _draw_scene(self, rng, skill, targets, alone):
+    def _draw_scene(self, rng, skill, targets, alone, request):
         self.things = []
         self.opening, self.drawer_y, b = None, float(rng.uniform(-.08, .08)), None
         into = skill in ("put into", "take out")
@@ -185,38 +230,47 @@ class World:
         if skill in ("open", "close") or in_drawer or (len(self.skills) > 2 and rng.random() < 0.2):
             self.opening = 0.0 if skill == "open" or not (in_drawer or skill == "close") else DRAWER_LENGTH
 
-        def choose(test=lambda kind: True, pool="robot"):
-            names = list(draw.CARDS) if pool == "cards" else [n for n in self.names[pool] if test(KINDS[n.split()[-1]])]
-            names = [n for n in names if all(n != t.name for t in self.things)]
-            if not names:
-                raise ValueError(f"skill {skill!r} needs a kind of thing that the vocabulary does not have")
-            name = names[rng.integers(len(names))]
+        def add(name, face=None):
             # a long thing lies along y when its yaw is 0; here it points more or less away, as the hand can turn
-            thing = Thing(name, np.zeros(3), yaw=float(rng.uniform(-1, 1)))
+            thing = Thing(name, np.zeros(3), yaw=float(rng.uniform(-1, 1)), face=face)
             thing.yaw += np.pi / 2 if thing.kind.long else 0
             self.things.append(thing)
             return thing
 
-        a = choose({"knock": lambda k: k.tall, "upright": lambda k: k.tall,
-                    "put into": lambda k: not k.container and not k.long and k.height < .09,
-                    "take out": lambda k: not k.container and not k.long and k.height < .09}.get(skill, lambda k: True), "robot" if targets == "cards" else targets)
-        if skill == "move near":
-            b = choose(pool="cards" if targets == "cards" else "robot")
-        elif into:
-            b = "drawer" if in_drawer else choose(lambda k: k.container)
-        if targets != "robot":
-            choose(pool=targets)
-        for _ in range(0 if alone else rng.integers(2, 5) - len(self.things)):
-            choose()
+        def choose(test=lambda kind: True, pool="robot", mats=False):
+            names = (*self.names[pool], *(self.names["mats"] if mats else ()))
+            names = [n for n in names if test(KINDS.get(n.split()[-1], CARD)) and all(n != t.name for t in self.things)]
+            if not names:
+                raise ValueError(f"skill {skill!r} needs a kind of thing that the vocabulary does not have")
+            return add(names[rng.integers(len(names))])
+
+        if request:
+            for thing in request.things:
+                add(thing) if isinstance(thing, str) else add(person(thing), thing)
+            a, b = self.things[request.a], None if request.b is None else self.things[request.b]
+        else:
+            a = choose({"knock": lambda k: k.tall, "upright": lambda k: k.tall,
+                        "put into": lambda k: not k.container and not k.long and k.height < .09,
+                        "take out": lambda k: not k.container and not k.long and k.height < .09}.get(skill, lambda k: True), targets)
+            if skill == "move near":
+                b = choose(mats=True)
+            elif into:
+                b = "drawer" if in_drawer else choose(lambda k: k.container)
+            if targets != "robot":
+                choose(pool=targets)
+            for _ in range(0 if alone else rng.integers(2, 5) - len(self.things)):
+                choose(mats=True)
         for t in self.things:
             if skill == "upright" and t is a:               # lies sideways or away
                 t.axis, t.yaw = np.roll([float(rng.choice([-1, 1])), 0, 0], rng.integers(2)), 0.0
             placed = self._place_at_random(rng, t)
             if not placed:
                 return False
-        self.task = Task(skill, None if skill in ("open", "close") else a, b, self._say(skill, a, b))
+        self.task = Task(skill, None if skill in ("open", "close") else a, b, request.instruction if request else self._say(skill, a, b))
         if skill == "move near" and np.linalg.norm((a.centre - b.centre)[:2]) < self._gap(a, b) + NEAR + .06:
             return False
+        if request and b and any(self._space(t, b) < .10 for t in self.things if t not in (a, b)):
+            return False                                    # so that near b is not near another
         if skill == "take out":
             self._put_inside(a, b)
             spot = self._outside_spot()
@@ -247,6 +301,10 @@ class World:
     @staticmethod
     def _gap(a, b):
         return a.kind.radius + b.kind.radius
+
+    def _space(self, a, b):
+        """metres of table between two things"""
+        return np.linalg.norm((a.centre - b.centre)[:2]) - self._gap(a, b)
 
     # -- physics ----------------------------------------------------------------------------------------------------
 
@@ -294,6 +352,7 @@ class World:
     def _take(self, thing):
         """the thing follows the hand from now on, as it lies between the fingers"""
         self.held, thing.inside = thing, None
+        self.taken.append(thing)
         self.hand[:3] = np.clip(self.hand[:3], REACH[0] + [0, 0, .01], REACH[1])
         self.hold = (draw.rotation(*self.hand[3:]) @ thing.axis, thing.yaw - self.hand[5])   # in the hand's frame
         self._carry(thing)
@@ -374,7 +433,9 @@ class World:
     # -- tasks ------------------------------------------------------------------------------------------------------
 
     def near(self, a, b, gap=NEAR):
-        return np.linalg.norm((a.centre - b.centre)[:2]) < self._gap(a, b) + gap
+        """is a near b? In a request also: nearer to it than to anything else, so that one place cannot be two answers"""
+        rivals = [t for t in self.things if t is not a and t is not b] if self.strict else ()
+        return self._space(a, b) < gap and all(self._space(a, b) <= self._space(a, t) for t in rivals)
 
     def success(self):
         """is the task done as things are now? (RT-1's skills, with our thresholds)"""
@@ -494,10 +555,11 @@ class World:
     def _beside(self, a, b):
         """(2,) a spot beside b for a: on the side where a comes from, or the next that is free"""
         start = np.arctan2(*(a.centre - b.centre)[1::-1])
-        others = [t for t in self.things if t is not a and t is not b and t.kind is not CARD]
+        others = [t for t in self.things if t is not a and t is not b and (t.kind is not CARD or self.strict)]
         for turn in (0, .7, -.7, 1.4, -1.4, 2.1, -2.1, np.pi, 0):
             spot = b.centre[:2] + (self._gap(a, b) + .02) * np.array([np.cos(start + turn), np.sin(start + turn)])
-            if np.abs(spot).max() < .18 and all(np.linalg.norm(t.centre[:2] - spot) > self._gap(a, t) + .01 for t in others):
+            room = .05 if self.strict else .01
+            if np.abs(spot).max() < .18 and all(np.linalg.norm(t.centre[:2] - spot) > self._gap(a, t) + room for t in others):
                 break
         return spot
 
@@ -538,8 +600,11 @@ class World:
     def _draw_things(self, pixels, things):
         # cards first, then the farther ones; what lies in something after it
         for t in sorted(things, key=lambda t: (t.kind is not CARD, isinstance(t.inside, Thing), -t.centre[0])):
-            if t.kind is CARD:
+            if t.face:
+                draw.draw_face(pixels, self.camera, t.face, t.position)
+            elif t.kind is CARD:
                 draw.draw_card(pixels, self.camera, t.name, t.position, t.yaw / 4)
+            if t.kind is CARD:
                 continue
             draw.draw_thing(pixels, self.camera, t.noun, draw.COLORS.get(t.color), t.position, t.axis, t.yaw,
                             shadow=t.inside is None)
@@ -560,21 +625,52 @@ class World:
         return facts
 
 
-def episodes(seeds, vocabulary, skills, size, noise=.006):
+def reword(world, rng):
+    """
+    The instruction of a world's task as one of many people might say it: more than half of the time in one of WORDINGS, and a thing, where the
+    others differ in it, by its noun or colour alone. Example: "move red can near apple" -> "bring the red item to the apple"
+    """
+    task, said = world.task, {"a": "", "b": "the drawer" if world.task.b == "drawer" else ""}
+    text = INSTRUCTIONS[task.skill] if rng.random() < .4 else str(rng.choice(WORDINGS[task.skill]))
+    for key in "ab":
+        thing = getattr(task, key)
+        if isinstance(thing, Thing):
+            others = [t for t in world.things if t is not thing]
+            short = [f"{thing.color} item"] * (thing.color is not None and all(t.color not in (None, thing.color) for t in others))
+            short += [thing.noun] * (thing.color is not None and all(t.noun != thing.noun for t in others))
+            said[key] = str(rng.choice(short)) if short and f"the {{{key}}}" in text and rng.random() < .4 else thing.name
+    return text.format(**said).replace("the the", "the")
+
+
+def day(seed):
+    """the lab at another hour: style and camera of a demonstration or a seen trial, a little off the standard ones"""
+    rng = np.random.default_rng([seed, 3])
+    standard = draw.Style()
+    tint = rng.uniform(.92, 1.08) * rng.uniform(.95, 1.05, 3)
+    return (draw.Style(table=tuple((standard.table * tint).clip(0, 1)), floor=tuple(rng.uniform(.3, .6, 3)), light=float(rng.uniform(.85, 1.1))),
+            draw.Camera(tilt=rng.uniform(63, 67), width=rng.uniform(.49, .51)))
+
+
+def episodes(seeds, vocabulary, skills, size, days=False, wordings=False, noise=.006):
     """
     The stream of demonstrations: yields for every seed a list of steps {"picture", "action", "facts", "instruction", ...}.
     Only successes are kept, as in the paper. Every second one starts in disorder, four of ten have nothing on the table
-    but what the task needs, and what is executed is noisy.
+    but what the task needs, and what is executed is noisy. days: each has light, table and camera of its own day; wordings: and is told in words of its own.
     """
     world = World(vocabulary, skills, size, noise=noise)
     for seed in seeds:
+        if days:
+            world.style, world.camera = day(seed)
         obs, info = world.reset(seed, wild=seed % 2 == 1, alone=seed % 10 < 4)
+        task = said = obs["instruction"]
+        if wordings:
+            said = reword(world, np.random.default_rng([seed, 5]))
         steps, terminated, truncated, reward = [], False, False, 0
         while not (terminated or truncated):
             action, facts = world.expert(), world.facts()
             picture = obs["image"]
             obs, reward, terminated, truncated, info = world.step(action)
-            steps.append({"picture": picture, "episode": seed, "instruction": obs["instruction"], "skill": info["skill"],
+            steps.append({"picture": picture, "episode": seed, "instruction": said, "task": task, "skill": info["skill"],
                           "action": [round(float(a), 7) for a in action], "facts": facts})
         if reward:
             yield steps

@@ -12,7 +12,7 @@ from tokenizer import ActionTokenizer, Tokenizer, prompt
 from world import ACTION_HIGH, ACTION_LOW, ACTION_NAMES, ROBOT_WORDS, SKILLS, VOCABULARIES, WEB_WORDS, World
 
 SETTINGS = dict(vocabulary="small", skills=["pick", "move near"], size=32)
-WEB = dict(names=[*VOCABULARIES["small"]["robot"], *VOCABULARIES["small"]["web"]], size=32, cards=[], faces=False)
+WEB = dict(names=[*VOCABULARIES["small"]["robot"], *VOCABULARIES["small"]["web"]], size=32, cards=[], hair=[], wears=[])
 
 
 def world_actions(vocabulary, scheme="integer"):

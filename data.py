@@ -306,10 +306,10 @@ def corpus(vocabulary: str, n: int = 4000):
                   "y": rng.uniform(-.2, .2), "category": KINDS[name.split()[-1]].category}
                  for name in rng.choice(shown["names"], 3, replace=False)]
         if shown["cards"]:
-            card = str(rng.choice(shown["cards"]))
+            card, hair = str(rng.choice(shown["cards"])), str(rng.choice(shown["hair"]))
             facts += [{"name": card, "column": .5, "row": .5, "x": .1, "y": 0, "category": web.CARD_CATEGORY[card]},
-                      {"name": f"person with {rng.choice(shown['hair'])} hair", "column": .2, "row": .5, "x": 0, "y": .1,
-                       "face": {w: w in shown["wears"] and bool(rng.random() < .5) for w in ("glasses", "hat", "beard")}}]
+                      {"name": f"person with {hair} hair", "column": .2, "row": .5, "x": 0, "y": .1,
+                       "face": web.someone(rng, hair, shown["wears"])}]
         facts += [{"name": "gripper", "column": .3, "row": .3, "x": 0, "y": 0, "height": 9, "held": "nothing"}]
         for kind in web.QUESTIONS if shown["cards"] else web.PLAIN:
             question = web.ask(facts, kind, rng)

@@ -26,6 +26,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+
 import eval as evaluation
 import suites
 import train

@@ -97,8 +97,7 @@ def _some(rng, pool, n):
 
 
 def _people(rng, names, n):
-    return [dict(hair=hair, **{w: w in names["wears"] and bool(rng.random() < .5) for w in ("glasses", "hat", "beard")})
-            for hair in _some(rng, names["hair"], n)]
+    return [web.someone(rng, hair, names["wears"]) for hair in _some(rng, names["hair"], n)]
 
 
 def _alike(rng, names):

@@ -114,6 +114,11 @@ def theme(rng, names, cards, hair):
     return []
 
 
+def someone(rng, hair, wears):
+    """a face as of draw.draw_face, with each of what people may wear by chance. Example: {"hair": "white", "glasses": True, "hat": False, ...}"""
+    return {"hair": hair, **{w: w in wears and bool(rng.random() < .5) for w in ("glasses", "hat", "beard")}}
+
+
 def draw_picture(rng, size, names, cards=(), hair=(), wears=()):
     """
     One picture: one thing (40 %) or two to four, of the given names, cards and people (by their hair, and what they may wear), before
@@ -155,7 +160,7 @@ def draw_picture(rng, size, names, cards=(), hair=(), wears=()):
             centre = camera.project(np.array([*spot, KINDS[noun].height / 2]))
             fact["column"], fact["row"] = float(centre[0]), float(centre[1])
         elif pool is hair:
-            fact["face"] = {"hair": name, **{w: w in wears and bool(rng.random() < .5) for w in ("glasses", "hat", "beard")}}
+            fact["face"] = someone(rng, name, wears)
             fact["name"] = person(fact["face"])
         else:
             fact["category"] = CARD_CATEGORY[name]

@@ -17,7 +17,8 @@ from world import CARDS, COLORS, KINDS, STEP, level, person
 GRID = 32
 CARD_CATEGORY = {**{card: category for category, cards in CARDS.items() for card in cards}, **{f"{c} mat": "mat" for c in COLORS}}
 # the colour of what has only one
-NATURAL = {"apple": "red", "orange": "orange", "sponge": "yellow", "strawberry": "red", "banana": "yellow", "duck": "yellow"}
+NATURAL = {"apple": "red", "orange": "orange", "sponge": "yellow", "strawberry": "red", "banana": "yellow", "duck": "yellow",
+           "pear": "green", "carrot": "orange", "eggplant": "purple", "mushroom": "red", "phone": "black"}
 
 # the article carries the gender, which the adjective follows
 LANGUAGES = {
@@ -277,7 +278,7 @@ def by_size(facts, rng):
 
 
 def colour_of(name):
-    """Example: colour_of("green cup") -> "green", colour_of("apple") -> "red", colour_of("pear") -> None"""
+    """Example: colour_of("green cup") -> "green", colour_of("apple") -> "red", colour_of("heart") -> None"""
     return name.split()[0] if name.split()[0] in COLORS else NATURAL.get(name)
 
 
@@ -289,8 +290,10 @@ def by_same_colour(facts, rng):
 
 
 def by_difference(facts, rng):
-    """the only one of three or more whose noun the others do not share, while they all share theirs"""
-    nouns = [f["name"].split()[-1] for f in facts]
+    """the only one of three or more whose noun the others do not share, while they all share theirs; and no other is so by its colour"""
+    nouns, colours = [f["name"].split()[-1] for f in facts], [colour_of(f["name"]) for f in facts]
+    if any(colours.count(c) == 1 and len(set(colours)) == 2 and nouns.count(n) > 1 for c, n in zip(colours, nouns)):
+        return None
     odd = [f for f, noun in zip(facts, nouns) if nouns.count(noun) == 1 and noun in KINDS]
     return ("the thing that is different", odd[0]) if len(nouns) > 2 and len(odd) == 1 and len(set(nouns)) == 2 else None
 

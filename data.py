@@ -106,6 +106,10 @@ class WorldLog:
         """the instruction of step i, said so that it takes a thought (suites.thought), or None"""
         return thought([f["name"] for f in self.steps[i]["facts"] if f["name"] != "gripper"], self.steps[i]["task"], rng)
 
+    def goal(self, i):
+        """where the hand wants to go at step i (World.goal), as the web says places. Example: " 12 20" """
+        return web.place(self.steps[i]["goal"])
+
     @staticmethod
     def bounds():
         return ACTION_LOW, ACTION_HIGH
@@ -141,10 +145,14 @@ class RobotData:
     thoughts: the share of samples whose instruction takes a thought, as often to pick as to move; with a plan they read
 
         Instruction: I am thirsty. | Plan: pick red can. Action: 0 192 192 0 128 128 128 255 <eos>
+
+    points: an action begins with the place in the picture that the hand wants to go to, in the words in which the web tells places
+
+        Q: what action should the robot take to pick apple? A: | 12 20 0 192 192 0 128 128 128 255 <eos>
     """
 
     def __init__(self, log, actions: ActionTokenizer, questions=ROBOT_QUESTIONS, text_len=64, size=None, frames=1, hold_out=21,
-                 held_out=False, augment=False, thoughts=0.0, plans=True):
+                 held_out=False, augment=False, thoughts=0.0, plans=True, points=False):
         self.log, self.questions, self.text_len, self.frames, self.augment = log, questions, text_len, frames, augment
         self.size, self.tokenizer, self.actions = size or log.picture(0).shape[0], actions.tokenizer, actions
         self.index = np.flatnonzero((np.asarray(log.episode) % hold_out == hold_out - 1) == held_out)
@@ -159,10 +167,12 @@ class RobotData:
             if lost:
                 warnings.warn(f"{log.path}: {len(lost)} instructions have words whose tokens now mean bins, such as {lost[0]!r}")
         longest = max(self.prompts, key=lambda text: len(self.prompts[text]))
-        needed = len(self.prompts[longest]) + len(actions.names) + 1
+        needed = len(self.prompts[longest]) + 2 * points + len(actions.names) + 1
         if needed > text_len:
             raise ValueError(f"{log.path}: {longest!r} and its action take {needed} tokens; raise text_len = {text_len}")
-        self.thoughts, self.plans, groups = thoughts, plans, {}
+        self.thoughts, self.plans, self.points, groups = thoughts, plans, points, {}
+        if points and not hasattr(log, "goal"):
+            raise ValueError(f"{log.path}: only the built-in world knows where the hand wants to go; set points = false")
         if thoughts and not hasattr(log, "thought"):
             raise ValueError(f"{log.path}: only the built-in world knows thoughts behind instructions; set thoughts = 0")
         for n, i in enumerate(self.index if thoughts else ()):
@@ -188,6 +198,8 @@ class RobotData:
             said = self.log.thought(self.index[n], rng)
         n = rng.integers(len(self.index)) if n is None else n
         i, answer = self.index[n], [*self.answers[n].tolist(), self.tokenizer.eos]
+        if self.points:
+            answer = [*self.tokenizer.encode(self.log.goal(i)), *answer]
         first = [(self.prompts[self.log.instruction(i)], answer)]
         if said:
             words = plan(self.log.steps[i]["task"] if self.plans else "")
@@ -257,29 +269,32 @@ class Mix(torch.utils.data.Dataset):
 
     robots, webs: lists of (data, weight). robot_fraction: the share of robot samples in every batch (paper: about 0.5 for PaLI-X,
     0.66 for PaLM-E), once the first `pretrain` steps are over. Within each half, sources are drawn by their weights.
-    An item is a dict: images (n, [F,] S, S, 3) uint8, tokens, segment (n, T) int64, target (n, T) bool, and source (n,): which of
-    the robots a row comes from, -1 = web.
+    An item is a dict: images (n, [F,] S, S, 3) uint8, tokens, segment (n, T) int64, target (n, T) bool, source (n,): which of the
+    robots a row comes from, -1 = web, and shift (n,): how many positions farther on its words stand, by chance, at most
+    `shift` and not before step shift_from.
     """
 
-    def __init__(self, robots, webs, batch_size, robot_fraction, text_len, pretrain=0, seed=0, n_parts=1, easy=(), easy_steps=0):
+    def __init__(self, robots, webs, batch_size, robot_fraction, text_len, pretrain=0, seed=0, n_parts=1, easy=(), easy_steps=0, shift=0, shift_from=0):
         self.robots, self.webs, self.batch_size, self.text_len = robots, webs, batch_size, text_len
-        self.easy, self.easy_steps = easy, easy_steps
+        self.easy, self.easy_steps, self.shift, self.shift_from = easy, easy_steps, shift, shift_from
         self.robot_fraction, self.pretrain, self.seed, self.n_parts = robot_fraction, pretrain, seed, n_parts
 
     def __getitem__(self, item):
         step, part = item
         rng = np.random.default_rng([self.seed, step, part])
         n_robot = round(self.batch_size * self.robot_fraction) if step >= self.pretrain else 0
-        samples, source = [], []
+        samples, source, shift = [], [], []
         for row in range(part, self.batch_size, self.n_parts):          # robot and web in every part
             sources = self.robots if row < n_robot else self.easy if step < self.easy_steps else self.webs
             k = self.draw(sources, rng)
             samples.append(sources[k][0].sample(rng))
             source.append(k if row < n_robot else -1)
+            longest = max(len(p) + len(a) for p, a in samples[-1][1])
+            shift.append(rng.integers(min(self.shift, self.text_len - longest) + 1) if self.shift and step >= self.shift_from else 0)
         tokens, segment, target = zip(*(pack(questions, self.text_len) for _, questions in samples))
         return {"images": torch.from_numpy(np.stack([pictures for pictures, _ in samples])),
                 "tokens": torch.tensor(tokens), "segment": torch.tensor(segment), "target": torch.tensor(target),
-                "source": torch.tensor(source)}
+                "source": torch.tensor(source), "shift": torch.tensor(shift)}
 
     @staticmethod
     def draw(sources, rng):
@@ -412,12 +427,13 @@ def make_data(c, robots, webs, actions: dict, tokenizer: Tokenizer, pretrain: in
     def robot_data(held_out):
         return [(RobotData(log, actions[name], hold_out=table.get("hold_out", 21), held_out=held_out, **shape,
                                 augment=table.get("augment", False) and not held_out, thoughts=0 if held_out else c.thoughts,
-                                plans=c.plans), table.get("weight", 1.0))
+                                plans=c.plans, points=c.points), table.get("weight", 1.0))
                 for name, (log, table) in robots.items()]
     web_data = [(WebData(log, tokenizer, c.web_questions, **shape), table.get("weight", 1.0)) for log, table in webs.values()]
     easy, easy_steps = [], min(c.easy_steps, pretrain)
     if easy_steps:
         log = WorldLog(c.data_dir, web.web_pictures, c.web_pictures // 2, dict(size=c.image_size, **on_the_web(c.vocabulary, easy=True)), quiet)
         easy = [(WebData(log, tokenizer, EASY, **shape), 1.0)]
-    mix = Mix(robot_data(False), web_data, c.batch_size, c.robot_fraction, c.text_len, pretrain, c.seed, c.micro_batches, easy, easy_steps)
+    mix = Mix(robot_data(False), web_data, c.batch_size, c.robot_fraction, c.text_len, pretrain, c.seed, c.micro_batches, easy, easy_steps, c.shift,
+              0 if c.init_from else c.shift_from)
     return mix, robots and Mix(robot_data(True), [], 128, 1.0, c.text_len)

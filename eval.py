@@ -13,6 +13,7 @@ import argparse
 import json
 import math
 import sys
+import textwrap
 import time
 from pathlib import Path
 
@@ -61,6 +62,11 @@ class Policy:
         self.model = VLA(ModelConfig(**state["model_config"])).to(self.device).eval()
         self.model.load_state_dict(state["model"])
         self.allowed = torch.from_numpy(self.actions.allowed).to(self.device)
+        self.n_place, self.pointed = 2 * self.config.get("points", False), []
+        if self.n_place:                                    # a place in the picture comes first, in the words of web.place
+            place = torch.zeros_like(self.allowed[:2])
+            place[:, self.tokenizer.integers[:web.GRID]] = True
+            self.allowed = torch.cat((place, self.allowed))
         self.dtype, self.cache, self.temperature, self.seed = dtype, True, temperature, seed
         self.generator = torch.Generator(self.device)
         self.reset()
@@ -84,13 +90,18 @@ class Policy:
     def act_batch(self, images, prompts):
         """B pictures, or lists of as many as the model takes, and B prompts -> actions (B, D)"""
         if not any(p.startswith(wish("")[:-1]) for p in prompts):
-            return self.actions.decode(self._generate(images, prompts, len(self.actions.names), self.allowed, temperature=self.temperature))
+            return self._decode(self._generate(images, prompts, len(self.allowed), self.allowed, temperature=self.temperature))
         return self.plan_batch(images, prompts)[1]
+
+    def _decode(self, ids):
+        """ids (B, n_place + D) -> actions (B, D); pointed: where the hand wants to go, "column row" as web.place says it, B texts, or none"""
+        self.pointed = [self.tokenizer.decode(row[:2]) for row in ids] if self.n_place else []
+        return self.actions.decode(ids[:, self.n_place:])
 
     def plan_batch(self, images, wishes):
         """B pictures and B prompts of tokenizer.wish -> B plans, "" where the model makes none, and actions (B, D)"""
         opening = torch.tensor(self.tokenizer.encode(ACTION), device=self.device)
-        n, D = len(opening), len(self.actions.names)
+        n, D = len(opening), len(self.allowed)
 
         def allowed(said):
             """any words, until they are " Action:", which must come after PLAN tokens; then one action"""
@@ -107,7 +118,7 @@ class Policy:
         start = ids.size(1) - self._after(ids, opening)      # of the action's tokens, in each row
         actions = torch.gather(ids, 1, start[:, None] + torch.arange(D, device=ids.device))
         words = [self.tokenizer.decode(row[:i - n].tolist()).removeprefix(plan("?").split("?")[0]).strip(" .") for row, i in zip(ids, start.tolist())]
-        return words, self.actions.decode(actions.cpu().numpy())
+        return words, self._decode(actions.cpu().numpy())
 
     @staticmethod
     def _after(said, opening):
@@ -156,12 +167,16 @@ def rollouts(worlds, act, frames=None):
 
 # what may drive the hand: (worlds, pictures) -> actions
 
-def follow(policy, words=lambda world: prompt(world.task.instruction)):
+def follow(policy, words=lambda world: prompt(world.task.instruction), pointed=None):
+    """pointed: a dict that keeps where the policy last pointed in each world, id(world) -> "column row" """
     seen = {}
 
     def act(worlds, pictures):
         seen.update({id(w): policy.remember(seen.get(id(w)), picture) for w, picture in zip(worlds, pictures)})
-        return policy.act_batch([seen[id(w)] for w in worlds], [words(w) for w in worlds])
+        actions = policy.act_batch([seen[id(w)] for w in worlds], [words(w) for w in worlds])
+        if pointed is not None:
+            pointed.update({id(w): place for w, place in zip(worlds, policy.pointed)})
+        return actions
     return act
 
 
@@ -461,14 +476,18 @@ def mean_of_groups(rows):
 # ---------------------------------------------------------------------------------------------------------------------
 # pictures
 
-def tile(world, picture, size, result=None):
-    """a picture with its instruction above, and under that the outcome if there is a result"""
-    canvas = Image.new("RGB", (size, size + 28), "white")
-    canvas.paste(Image.fromarray(picture).resize((size, size), Image.LANCZOS), (0, 28))
+def tile(world, picture, size, result=None, rows=1, pointed=None):
+    """a picture with its instruction above, in that many rows, and under that the outcome if there is a result; a ring where it was pointed"""
+    top, canvas = 12 * rows + 2, Image.new("RGB", (size, size + 12 * rows + 16), "white")
+    canvas.paste(Image.fromarray(picture).resize((size, size), Image.LANCZOS), (0, top + 14))
     text = ImageDraw.Draw(canvas)
-    text.text((4, 2), world.task.instruction, fill="black")
+    for i, words in enumerate(textwrap.wrap(world.task.instruction, size // 6 if rows > 1 else 99)[:rows]):
+        text.text((4, 2 + 12 * i), words, fill="black")
+    if pointed:
+        column, row = ((int(word) + .5) * size / web.GRID for word in pointed.split())
+        text.ellipse((column - 9, top + 5 + row, column + 9, top + 23 + row), outline="magenta", width=2)
     if result:
-        text.text((4, 14), "success" if result["success"] else cause(world, result), fill="green" if result["success"] else "red")
+        text.text((4, top), "success" if result["success"] else cause(world, result), fill="green" if result["success"] else "red")
     return canvas
 
 
@@ -502,13 +521,14 @@ def film(policy, folder, n=8, size=160):
 
 
 def sheet(policy, lines, path, n=3, size=200, first_seed=TRIAL_SEED):
-    """the last picture of the first n trials of each line, whatever came of them, with instruction and outcome"""
+    """the last picture of the first n trials of each line, whatever came of them, with instruction, outcome, and where it last pointed"""
     tiles = []
     for line in lines:
         worlds = make_worlds(policy.config, n, line, first_seed)
         policy.reset()
-        results = rollouts(worlds, follow(policy, asked(line, policy.config.get("thoughts"))))
-        tiles += [tile(world, world.render(224), size, result) for world, result in zip(worlds, results)]
+        pointed = {}
+        results = rollouts(worlds, follow(policy, asked(line, policy.config.get("thoughts")), pointed))
+        tiles += [tile(world, world.render(224), size, result, 3, pointed.get(id(world))) for world, result in zip(worlds, results)]
     paste(tiles, 6).quantize(128, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).save(path, optimize=True)
 
 

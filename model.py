@@ -257,7 +257,7 @@ class VLA(nn.Module):
 
     # -- training ---------------------------------------------------------------------------------------------------
 
-    def embed(self, images, tokens, segment, target):
+    def embed(self, images, tokens, segment, target, shift=None):
         """picture and text as one sequence: x (B, n_image + T, C), and who sees whom in it"""
         (B, T), N = tokens.shape, self.config.n_image
         if T > self.config.max_text:
@@ -267,6 +267,8 @@ class VLA(nn.Module):
         first = torch.cat((torch.ones_like(segment[:, :1], dtype=torch.bool), segment[:, 1:] != segment[:, :-1]), 1)
         start = torch.where(first, index, 0).cummax(1).values
         position = (index - start).masked_fill(segment < 0, 0)                                   # (B, T)
+        if shift is not None:
+            position = position + shift[:, None]
         picture = self.look(images) + self.wpe.weight[:N]                                        # (B, N, C)
         text = self.wte(tokens) + self.wpe(N + position)                                         # (B, T, C)
         x = torch.cat((picture.to(text.dtype), text), dim=1)                                     # (B, N + T, C)
@@ -279,13 +281,14 @@ class VLA(nn.Module):
         see = attention_mask(F.pad(segment, (N, 0)), F.pad(causal, (N, 0)))                      # (B, N + T, N + T)
         return torch.zeros(see.shape, device=see.device).masked_fill(~see, -torch.inf)[:, None]
 
-    def forward(self, images, tokens, segment, target):
+    def forward(self, images, tokens, segment, target, shift=None):
         """
         images as in look(), tokens (B, T) int64, segment (B, T) int64 (1, 2, ... a question each; -1 padding),
-        target (B, T) bool: the tokens to be predicted. Returns, for the M targets in reading order, the logits (M, n_vocab)
+        target (B, T) bool: the tokens to be predicted, shift (B,) int64: how many positions farther on each row's words stand (None: 0).
+        Returns, for the M targets in reading order, the logits (M, n_vocab)
         and the cross-entropies (M,). Only targets meet the output head, which saves most of its cost.
         """
-        x, bias = self.embed(images, tokens, segment, target)
+        x, bias = self.embed(images, tokens, segment, target, shift)
         x = self.think(x, bias)
         x = x[:, self.config.n_image - 1:-1][target]         # the position before a target predicts it: (M, C)
         logits = self.logits(x)

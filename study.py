@@ -16,6 +16,7 @@ A run is size/arm/seed; "small" is half the width. The arms have the same number
     plan, no plan    cofine, and a few hundred steps more with wishes that take a thought, answered with a plan or without
     palm-e           cofine as the paper's other instance: overwritten tokens, causal prompts, 66 % robot
     words            cofine where the web never tells a position: two steps of transfer instead of one
+    no place         cofine where an action does not begin with the place that the hand wants to go to
 """
 import argparse
 import json
@@ -68,6 +69,7 @@ def runs(c, seeds):
         arms(seed, "small")
         palm = dict(seed=seed, scheme="overwrite", attention="causal", robot_fraction=.66, steps=round(c.steps * c.robot_fraction / .66))
         found[f"large/palm-e/{seed}"] = palm, ("generalisation", "emergent")
+        found[f"large/no place/{seed}"] = dict(seed=seed, points=False), ("generalisation", "emergent")
         found[f"large/words/{seed}"] = dict(seed=seed, web_questions=WORDS, easy_steps=0), ("emergent",)
     if 0 in seeds:
         arms(0, "large", (.25, .5))
@@ -180,8 +182,8 @@ def study(config, out, path, seeds, trials, only):
 def where_it_breaks(checkpoint, lines, first, n):
     """
     One link of the chain from word to arm after the other, in the robot's own picture, once the expert has fetched what is to be moved:
-    is b found (where is ...?), is the way to it said (which way is ... from the gripper?), and are dx and dy of the action those of the
-    expert? b is called by its plain name in all three. line -> {"where", "way", "action": [right, asked]}
+    is b found (where is ...?), is the way to it said (which way is ... from the gripper?), does the action begin with its place, and are dx and
+    dy those of the expert? b is called by its plain name in all of them. line -> {"where", "way", "point", "action": [right, asked]}
     """
     policy, found = Policy(checkpoint, temperature=0), {}
     for line in lines:
@@ -198,9 +200,11 @@ def where_it_breaks(checkpoint, lines, first, n):
         way = policy.answer(pictures, [f"Q: which way is the {b} from the gripper? A:" for b in names], 3)
         asked = [evaluation.prompt(f"move {w.task.a.name} near {b}") for w, b in zip(worlds, names)]
         moves, wanted = (policy.actions.bins(a)[:, 1:3] for a in (policy.act_batch(pictures, asked), [w.expert() for w in worlds]))
+        pointed = policy.pointed or [""] * len(worlds)
         steps = [web._step(f["gripper"], f[b]) for f, b in zip(facts, names)]
         found[line.name] = {"where": [sum(evaluation.agrees(s, web.place(f[b])) for s, f, b in zip(where, facts, names)), len(worlds)],
                             "way": [sum(evaluation.agrees(s, t, 0) for s, t in zip(way, steps)), len(worlds)],
+                            "point": [sum(evaluation.agrees(s, web.place(f[b])) for s, f, b in zip(pointed, facts, names)), len(worlds)],
                             "action": [int((moves == wanted).all(1).sum()), len(worlds)]}
     return found
 
@@ -219,13 +223,13 @@ def printed_plans(checkpoint, lines, first, n=5):
 # tables
 
 ARMS = {"cofine": "co-fine-tuning", "fine": "fine-tuning", "scratch": "from scratch", "palm-e": "co-fine-tuning, PaLM-E-like",
-        "words": "co-fine-tuning, the web in words only"}
+        "no place": "co-fine-tuning, no place before the action", "words": "co-fine-tuning, the web in words only"}
 
 
 def pooled(results, arm, driver="policy"):
-    """the rows of an arm ("large/cofine") with the trials of all seeds added up, and the names of the seeds"""
+    """the rows of an arm ("large/cofine") with the trials of all seeds added up"""
     found = {name: run for name, run in results["runs"].items() if name.rpartition("/")[0] == arm and "rows" in run}
-    return pool([r for run in found.values() for r in run["rows"] if r["policy"] == driver]), [name.rpartition("/")[2] for name in found]
+    return pool([r for run in found.values() for r in run["rows"] if r["policy"] == driver])
 
 
 def pool(rows):
@@ -273,18 +277,18 @@ def tables(results):
     of = {f"{size}/{arm}": pooled(results, f"{size}/{arm}") for size, arm in arms}
     for control in ("blank instruction", "swapped instruction"):
         of[control] = pooled(results, "large/cofine", control)
-    of.update({d: (controls[d], []) for d in ("random", "expert")})
+    of.update({d: controls[d] for d in ("random", "expert")})
 
     def lines(table, columns):
         """a row for each line of a table, a column for each of `columns`"""
-        every = [r for rows, _ in of.values() for r in rows if r["table"] == table]
+        every = [r for rows in of.values() for r in rows if r["table"] == table]
         found = []
         for line in dict.fromkeys(r["suite"] for r in every):
-            found.append([line, *(rate(next((r for r in of[c][0] if r["suite"] == line), None)) for c in columns)])
+            found.append([line, *(rate(next((r for r in of[c] if r["suite"] == line), None)) for c in columns)])
         return found
 
     def mean(arm, table):
-        a = average(of[arm][0], table)
+        a = average(of[arm], table)
         return cell(*a) if a else none
 
     main = ["large/cofine", "large/fine", "large/scratch", "blank instruction", "swapped instruction", "random", "expert"]
@@ -311,22 +315,22 @@ def tables(results):
     rows = []
     for size, arm in arms:
         key = f"{size}/{arm}"
-        seen = next((r for r in of[key][0] if r["suite"] == "seen"), None)
+        seen = next((r for r in of[key] if r["suite"] == "seen"), None)
         before = web_mean(f"{size}/cofine", "web before") if arm in ("cofine", "fine") else web_mean(key, "web before")
-        rows.append([f"{size}, {ARMS[arm]}", rate(seen), mean(key, "generalisation") if seen or not of[key][0] else "-", mean(key, "emergent"),
+        rows.append([f"{size}, {ARMS[arm]}", rate(seen), mean(key, "generalisation") if seen or not of[key] else "-", mean(key, "emergent"),
                      by_seed(key, "emergent"), before, web_mean(key, "web")])
     out["arms"] = markdown(["model, arm", "seen", "unseen, average", "emergent, average", "by seed", "web before", "web after"], rows)
     links = [(name.rpartition("/")[0], run["links"]) for name, run in runs_.items() if "links" in run]
     rows = []
     for line in dict.fromkeys(line for _, found in links for line in found):
-        added = [np.sum([found[line][k] for _, found in links if line in found], 0) for k in ("where", "way", "action")]
+        added = [np.sum([found[line][k] for _, found in links if line in found], 0) for k in ("where", "way", "point", "action")]
         rows.append([line, *(f"{100 * k / n:.0f}" for k, n in added), str(added[0][1])])
-    out["links"] = markdown(["", "where is it?", "which way from the gripper?", "dx, dy of the action", "n"], rows)
-    of.update(plan=pooled(results, "large/plan"), none=pooled(results, "large/no plan"), untrained=(controls["untrained"], []))
+    out["links"] = markdown(["", "where is it?", "which way from the gripper?", "the place that an action begins with", "dx, dy of the action", "n"], rows)
+    of.update(plan=pooled(results, "large/plan"), none=pooled(results, "large/no plan"), untrained=controls["untrained"])
     columns = ["plan", "none", "untrained", "random", "expert"]
     out["thought"] = markdown(["", "with a plan", "without", "never trained on wishes", "random", "expert"], lines("thought", columns) or [[none, *"-----"]])
-    out["causes"] = markdown(["large, co-fine-tuning", "trials", *(whys := list(dict.fromkeys(w for r in of["large/cofine"][0] for w in r["causes"])))],
-                             [[r["suite"], str(r["n"]), *(str(r["causes"].get(w, 0)) for w in whys)] for r in of["large/cofine"][0]])
+    out["causes"] = markdown(["large, co-fine-tuning", "trials", *(whys := list(dict.fromkeys(w for r in of["large/cofine"] for w in r["causes"])))],
+                             [[r["suite"], str(r["n"]), *(str(r["causes"].get(w, 0)) for w in whys)] for r in of["large/cofine"]])
     return out
 
 
@@ -348,7 +352,7 @@ def frame(width, height, body, title):
 
 def arms_figure(results):
     """success of each arm in each column of Table 4 and group of Table 5, with 95 % intervals"""
-    of = {ARMS[arm]: pooled(results, f"large/{arm}")[0] for arm in ("cofine", "fine", "scratch")}
+    of = {ARMS[arm]: pooled(results, f"large/{arm}") for arm in ("cofine", "fine", "scratch")}
     first = next(iter(of.values()))
     places = [("generalisation", r["suite"], lambda row, name=r["suite"]: row["suite"] == name) for r in first if r["table"] == "generalisation"]
     places += [("emergent", g, lambda row, g=g: row["group"] == g) for g in dict.fromkeys(r["group"] for r in first if r["table"] == "emergent")]

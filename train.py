@@ -83,6 +83,8 @@ class Config:
     n_head: int = key(4, "heads of the GPT")
     n_embd: int = key(96, "width of the GPT")
     gelu: str = key("none", "the GPT's GELU: none = exact, tanh = GPT-2's approximation")
+    shift: int = key(0, "how many positions farther on, at most, a training sample's words may stand, so that they mean the same wherever they stand")
+    shift_from: int = key(0, "and from which step on: the first words have to be learnt at one place; with init_from, from the first")
     order: float = key(0.0, "how alike neighbouring numbers begin: size of the waves in their embeddings (0.06; 0 = all random)")
     vit_from: str = key("", "start the ViT from this file of published weights (safetensors)")
     gpt2_from: str = key("", "start the GPT from this file of GPT-2's weights (safetensors)")
@@ -91,6 +93,7 @@ class Config:
     pretrain_steps: int = key(950, "steps on the web alone, which make the vision-language model; saved as web.pt")
     steps: int = key(1850, "steps of (co-)fine-tuning after that")
     thoughts: float = key(0.0, "share of robot samples whose instruction takes a thought (chain of thought, section 4.4)")
+    points: bool = key(False, "an action begins with the place in the picture that the hand wants to go to")
     plans: bool = key(True, "a thought is written as a plan before the action")
     robot_fraction: float = key(0.6, "share of robot samples in every batch of the second stage; 1 = fine-tuning")
     batch_size: int = key(64, "samples a step")
@@ -126,7 +129,7 @@ class Config:
                     raise ValueError(f"{name} has {value!r}; there are: {', '.join(known)}")
         for name, least in dict(robot_episodes=1, web_pictures=1, image_size=8, patch_size=1, vit_layer=1, vit_head=1,
                                 n_layer=1, n_head=1, text_len=24, steps=1, pretrain_steps=0, batch_size=1, micro_batches=1, frames=1,
-                                warmup=0, workers=0, easy_steps=0, log_every=1, save_every=1, trials=1, seed=0).items():
+                                warmup=0, workers=0, easy_steps=0, shift=0, shift_from=0, log_every=1, save_every=1, trials=1, seed=0).items():
             if getattr(self, name) < least:
                 raise ValueError(f"{name} = {getattr(self, name)}; it must be at least {least}")
         for half, known in data.SOURCE.items():
@@ -403,7 +406,7 @@ def train(c: Config):
                     batch = {name: x.to(device, non_blocking=True) for name, x in batch.items()}
                     with ranks.sync(run, last=k == len(parts) - 1):
                         with autocast(device, c.dtype):
-                            logits, ce = run(batch["images"], batch["tokens"], batch["segment"], batch["target"])
+                            logits, ce = run(batch["images"], batch["tokens"], batch["segment"], batch["target"], batch["shift"])
                         # the mean over all targets of all ranks, whose gradients will be averaged
                         (ce.sum() * (ranks.world / n_target)).backward()
                 norm = torch.nn.utils.clip_grad_norm_(model.parameters(), c.clip)

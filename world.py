@@ -438,7 +438,7 @@ class World:
         return self._space(a, b) < gap and all(self._space(a, b) <= self._space(a, t) for t in rivals)
 
     def success(self):
-        """is the task done as things are now? (RT-1's skills, with our thresholds)"""
+        """is the task done as things are now? (RT-1's skills, with our thresholds). In a request, what was moved last must be a."""
         skill, a, b = self.task.skill, self.task.a, self.task.b
         if skill == "pick":
             return self.held is a and self.hand[2] > .09
@@ -447,7 +447,7 @@ class World:
         if skill == "close":
             return self.opening < .02 and self.held is None
         return self.held is not a and bool({
-            "move near": lambda: self.near(a, b), "knock": lambda: not a.upright, "upright": lambda: a.upright,
+            "move near": lambda: self.near(a, b) and not (self.strict and self.taken[-1:] != [a]), "knock": lambda: not a.upright, "upright": lambda: a.upright,
             "put into": lambda: a.inside is b,
             "take out": lambda: a.inside is None}[skill]())
 
@@ -609,6 +609,23 @@ class World:
             draw.draw_thing(pixels, self.camera, t.noun, draw.COLORS.get(t.color), t.position, t.axis, t.yaw,
                             shadow=t.inside is None)
 
+    def goal(self):
+        """
+        Where in the picture the hand wants to go: to what it shall take, or if it holds that, to what is to be done with it.
+        Example: "move apple near red can" -> {"column", "row"} of the apple, and of the red can once the apple is in the hand
+        """
+        skill, a, b = self.task.skill, self.task.a, self.task.b
+        if skill in ("open", "close"):
+            point = self.handle()
+        elif self.held is not a or b is None:
+            point = a.centre
+        elif skill == "take out":
+            point = np.array([*self._outside_spot(), 0])
+        else:
+            point = np.array([CABINET_X - self.opening / 2, self.drawer_y, 0]) if b == "drawer" else b.centre
+        column, row, _ = self.camera.project(point).clip(0, .999)
+        return {"column": round(float(column), 4), "row": round(float(row), 4)}
+
     def facts(self):
         """
         What a person could say about the picture, for questions about the robot's own view: a list of
@@ -667,10 +684,10 @@ def episodes(seeds, vocabulary, skills, size, days=False, wordings=False, noise=
             said = reword(world, np.random.default_rng([seed, 5]))
         steps, terminated, truncated, reward = [], False, False, 0
         while not (terminated or truncated):
-            action, facts = world.expert(), world.facts()
+            action, facts, goal = world.expert(), world.facts(), world.goal()
             picture = obs["image"]
             obs, reward, terminated, truncated, info = world.step(action)
             steps.append({"picture": picture, "episode": seed, "instruction": said, "task": task, "skill": info["skill"],
-                          "action": [round(float(a), 7) for a in action], "facts": facts})
+                          "action": [round(float(a), 7) for a in action], "facts": facts, "goal": goal})
         if reward:
             yield steps

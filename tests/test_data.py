@@ -54,6 +54,18 @@ def test_the_mix_has_the_stated_share_of_robot_samples(mix):
     assert [int((mix[step, 0]["source"] == 0).sum()) for step in (0, 1, 2, 9)] == [0, 0, 4, 4]
 
 
+def test_words_are_moved_as_far_as_the_longest_question_allows(logs, actions):
+    """so that a word is met at many positions; without shift every question begins at 0"""
+    robots, webs = [(data.RobotData(logs[0], actions, text_len=64), 1)], [(data.WebData(logs[1], actions.tokenizer, ("locate",), 64), 1)]
+    assert not data.Mix(robots, webs, 8, 0.5, 64)[0, 0]["shift"].any()
+    assert not data.Mix(robots, webs, 8, 0.5, 64, shift=5, shift_from=3)[2, 0]["shift"].any()
+    for most, several in ((5, 6), (60, 20)):
+        batch = data.Mix(robots, webs, 64, 0.5, 64, shift=most)[0, 0]
+        longest = torch.stack([(batch["segment"] == n).sum(1) for n in range(1, 12)]).amax(0)
+        assert batch["shift"].min() == 0 and len(batch["shift"].unique()) >= several
+        assert (batch["shift"] <= most).all() and (batch["shift"] + longest <= 64).all()
+
+
 def test_the_robots_first_question_is_the_action_of_the_log(mix, logs, actions):
     batch, tok = mix[4, 0], actions.tokenizer
     known = {(prompt(s["instruction"]), actions.text(s["action"])) for s in logs[0].steps}

@@ -53,6 +53,19 @@ def test_packed_questions_give_what_they_give_one_by_one(attention):
     torch.testing.assert_close(packed, torch.cat(alone, 1), atol=1e-4, rtol=1e-4)
 
 
+def test_shifted_words_read_the_positions_farther_on():
+    """a row shifted by k is what the same row is with the table of positions moved by k; a row shifted by 0 is as it was"""
+    model, (images, tokens, segment, target) = make(), sample()
+    plain = model(images, tokens, segment, target)[0].view(3, 8, -1)
+    shifted = model(images, tokens, segment, target, torch.tensor([0, 5, 5]))[0].view(3, 8, -1)
+    N = model.config.n_image
+    with torch.no_grad():
+        model.wpe.weight[N:] = model.wpe.weight[N:].roll(-5, 0)
+    moved = model(images, tokens, segment, target)[0].view(3, 8, -1)
+    torch.testing.assert_close(shifted, torch.cat((plain[:1], moved[1:])))
+    assert not torch.allclose(plain[1:], shifted[1:])
+
+
 @pytest.mark.parametrize("attention, sees", [("prefix", True), ("causal", False)])
 def test_prompt_looks_forward_only_in_prefix_attention(attention, sees):
     """the answer's first logits depend on the prompt either way; the first prompt token's state on the second only in prefix"""

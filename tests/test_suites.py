@@ -8,7 +8,7 @@ import data
 import suites
 import web
 from suites import EMERGENT, request, thought, wish
-from world import KINDS, ROBOT_WORDS, SKILLS, VOCABULARIES, WEB_WORDS, Task, Thing, World, episodes, reword
+from world import KINDS, ROBOT_WORDS, SKILLS, VOCABULARIES, WEB_WORDS, Request, Task, Thing, World, episodes, reword
 
 CONFIG = dict(vocabulary="medium", skills=["pick", "move near"], days=True, image_size=32)
 LINES = suites.suites(CONFIG)
@@ -163,3 +163,25 @@ def test_looks_differ_as_table_4_says():
 
 def test_groups_are_those_of_table_5():
     assert list(EMERGENT) == ["symbols", "reasoning", "people"] and all(EMERGENT.values())
+
+
+def test_the_different_one_is_no_other_by_its_colour():
+    """two cans and a cup: the cup is meant, unless one of the cans is alone in its colour"""
+    facts = lambda *names: [{"name": name} for name in names]
+    rng = np.random.default_rng(0)
+    assert web.by_difference(facts("red can", "blue can", "red cup"), rng) is None
+    assert web.by_difference(facts("red can", "blue can", "green cup"), rng)[1]["name"] == "green cup"
+
+
+def test_in_a_request_it_must_be_a_that_was_moved():
+    """move a near b: a success for who carries a to b, and none for who carries b to a"""
+    world = World("medium", ("pick", "move near"), size=0)
+    for moves_a in (True, False):
+        world.reset(3, request=Request("move near", ("red can", "blue cup", "apple"), 0, 1, "move red can near blue cup"))
+        asked = world.task
+        if not moves_a:
+            world.task = Task("move near", asked.b, asked.a)
+        while not (done := world.step(world.expert()))[2]:
+            pass
+        world.task = asked
+        assert world.near(asked.a, asked.b) and world.success() == moves_a and done[2]

@@ -123,7 +123,8 @@ def someone(rng, hair, wears):
 def draw_picture(rng, size, names, cards=(), hair=(), wears=()):
     """
     One picture: one thing (40 %) or two to four, of the given names, cards and people (by their hair, and what they may wear), before
-    a random background, from a random camera, with colours that vary. Returns pixels (size, size, 3) uint8 and the list of facts.
+    a random background, from a random camera, with colours that vary; where there are cards, now and then behind somebody's arm.
+    Returns pixels (size, size, 3) uint8 and the list of facts.
     """
     camera = draw.Camera(tilt=rng.uniform(45, 80), width=rng.uniform(.42, .66))
     style = draw.Style(light=float(rng.uniform(.8, 1.15)))
@@ -175,8 +176,25 @@ def draw_picture(rng, size, names, cards=(), hair=(), wears=()):
         else:
             *color, noun = f["name"].split()
             draw.draw_thing(pixels, camera, noun, draw.COLORS[color[0]] if color else None, at, yaw=f["yaw"])
+    if len(pools) == 3 and rng.random() < .4:
+        draw_arm(pixels, facts, rng)
     pixels = pixels * rng.uniform(.85, 1.15, 3) + rng.normal(0, .02, pixels.shape)
     return (np.clip(pixels, 0, 1) * 255 + .5).astype(np.uint8), facts
+
+
+def draw_arm(pixels, facts, rng):
+    """
+    Somebody's arm reaches into the picture and hides a part of one thing, and all of none, as the robot's hand does with what it is near.
+    """
+    at, angle = np.array([[f["column"], f["row"]] for f in facts]), rng.uniform(0, 2 * np.pi)
+    hand = at[rng.integers(len(at))] + rng.uniform(.05, .11) * np.array([np.cos(angle), np.sin(angle)])
+    angle += rng.uniform(-1, 1)
+    arm = np.array([np.cos(angle), np.sin(angle)])
+    beyond = ((at - hand) @ arm).clip(0)[:, None]            # how far along the arm each thing is
+    width, sleeve, skin = rng.uniform(.09, .16), rng.uniform(.1, .9, 3), np.array([.85, .65, .5]) * rng.uniform(.4, 1.1)
+    if np.linalg.norm(at - hand - beyond * arm, axis=1).min() > .045:
+        draw.stroke(pixels, [hand + .03 * arm, hand + 1.5 * arm], width, sleeve)
+        draw.stroke(pixels, [hand], .8 * width, skin)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

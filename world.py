@@ -553,10 +553,13 @@ class World:
         return self._toward(start, gripper=0, turn=-self.hand[3:])
 
     def _beside(self, a, b):
-        """(2,) a spot beside b for a: on the side where a comes from, or the next that is free"""
+        """(2,) a spot beside b for a: on the side where a comes from, or the next that is free; of something flat, not on the camera's side"""
         start = np.arctan2(*(a.centre - b.centre)[1::-1])
+        turns = (0, .7, -.7, 1.4, -1.4, 2.1, -2.1, np.pi)
+        if b.kind is CARD:                                  # the hand would hide it
+            turns = sorted(turns, key=lambda turn: np.cos(start + turn) < -.3)
         others = [t for t in self.things if t is not a and t is not b and (t.kind is not CARD or self.strict)]
-        for turn in (0, .7, -.7, 1.4, -1.4, 2.1, -2.1, np.pi, 0):
+        for turn in (*turns, 0):
             spot = b.centre[:2] + (self._gap(a, b) + .02) * np.array([np.cos(start + turn), np.sin(start + turn)])
             room = .05 if self.strict else .01
             if np.abs(spot).max() < .18 and all(np.linalg.norm(t.centre[:2] - spot) > self._gap(a, t) + room for t in others):

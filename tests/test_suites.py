@@ -150,6 +150,31 @@ def test_every_line_has_questions_of_the_web_and_the_web_answers_them():
             assert any(web.ask(facts, kind, np.random.default_rng(0)) for facts in kept), (line.name, kind)
 
 
+def test_an_arm_hides_a_part_of_a_thing_and_all_of_none():
+    """only where there are cards; of each thing's square of 9 cm some of it stays to be seen"""
+    hidden = []
+    for i in range(200):
+        rng = np.random.default_rng(i)
+        facts = [{"column": c, "row": r} for c, r in rng.uniform(.15, .85, (2, 2))]
+        pixels = np.full((128, 128, 3), -1.)
+        web.draw_arm(pixels, facts, rng)
+        for f in facts:
+            column, row = int(f["column"] * 128), int(f["row"] * 128)
+            hidden.append((pixels[row - 10:row + 11, column - 10:column + 11] != -1).any(-1).mean())
+    assert max(hidden) < .95 and sum(.05 < h for h in hidden) > 40 and hidden.count(0) > 100
+
+
+def test_the_expert_does_not_hide_a_card_with_its_hand():
+    """a thing that is moved near a card does not end between it and the camera, unless there is no other room"""
+    line, between = next(s for s in LINES if s.name == "symbols"), []
+    for world in trials(line, 60):
+        while not any(world.step(world.expert())[2:4]):
+            pass
+        way = (world.task.a.centre - world.task.b.centre)[:2]
+        between.append(way[0] / np.linalg.norm(way) < -.5)
+    assert np.mean(between) < .1
+
+
 def test_looks_differ_as_table_4_says():
     """the seen look is that of demonstrations; every other changes table, room or camera, and a seed fixes it"""
     rows = {s.name: [s.trial(seed, CONFIG)[:2] for seed in range(6)] for s in LINES if s.table == "generalisation"}

@@ -106,9 +106,9 @@ class WorldLog:
         """the instruction of step i, said so that it takes a thought (suites.thought), or None"""
         return thought([f["name"] for f in self.steps[i]["facts"] if f["name"] != "gripper"], self.steps[i]["task"], rng)
 
-    def goal(self, i):
-        """where the hand wants to go at step i (World.goal), as the web says places. Example: " 12 20" """
-        return web.place(self.steps[i]["goal"])
+    def goals(self, i):
+        """what shall be taken at step i and where it shall go (World.goals), as the web says places. Example: " 12 20 3 4" """
+        return "".join(map(web.place, self.steps[i]["goals"]))
 
     @staticmethod
     def bounds():
@@ -146,9 +146,9 @@ class RobotData:
 
         Instruction: I am thirsty. | Plan: pick red can. Action: 0 192 192 0 128 128 128 255 <eos>
 
-    points: an action begins with the place in the picture that the hand wants to go to, in the words in which the web tells places
+    points: an action begins with two places in the picture, of what is to be taken and where it is to go, in the words of the web
 
-        Q: what action should the robot take to pick apple? A: | 12 20 0 192 192 0 128 128 128 255 <eos>
+        Q: what action should the robot take to move apple near red can? A: | 12 20 3 4 0 192 192 0 128 128 128 255 <eos>
     """
 
     def __init__(self, log, actions: ActionTokenizer, questions=ROBOT_QUESTIONS, text_len=64, size=None, frames=1, hold_out=21,
@@ -167,12 +167,12 @@ class RobotData:
             if lost:
                 warnings.warn(f"{log.path}: {len(lost)} instructions have words whose tokens now mean bins, such as {lost[0]!r}")
         longest = max(self.prompts, key=lambda text: len(self.prompts[text]))
-        needed = len(self.prompts[longest]) + 2 * points + len(actions.names) + 1
+        needed = len(self.prompts[longest]) + 4 * points + len(actions.names) + 1
         if needed > text_len:
             raise ValueError(f"{log.path}: {longest!r} and its action take {needed} tokens; raise text_len = {text_len}")
         self.thoughts, self.plans, self.points, groups = thoughts, plans, points, {}
-        if points and not hasattr(log, "goal"):
-            raise ValueError(f"{log.path}: only the built-in world knows where the hand wants to go; set points = false")
+        if points and not hasattr(log, "goals"):
+            raise ValueError(f"{log.path}: only the built-in world knows the places of what is meant; set points = false")
         if thoughts and not hasattr(log, "thought"):
             raise ValueError(f"{log.path}: only the built-in world knows thoughts behind instructions; set thoughts = 0")
         for n, i in enumerate(self.index if thoughts else ()):
@@ -199,7 +199,7 @@ class RobotData:
         n = rng.integers(len(self.index)) if n is None else n
         i, answer = self.index[n], [*self.answers[n].tolist(), self.tokenizer.eos]
         if self.points:
-            answer = [*self.tokenizer.encode(self.log.goal(i)), *answer]
+            answer = [*self.tokenizer.encode(self.log.goals(i)), *answer]
         first = [(self.prompts[self.log.instruction(i)], answer)]
         if said:
             words = plan(self.log.steps[i]["task"] if self.plans else "")

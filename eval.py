@@ -62,9 +62,9 @@ class Policy:
         self.model = VLA(ModelConfig(**state["model_config"])).to(self.device).eval()
         self.model.load_state_dict(state["model"])
         self.allowed = torch.from_numpy(self.actions.allowed).to(self.device)
-        self.n_place, self.pointed = 2 * self.config.get("points", False), []
-        if self.n_place:                                    # a place in the picture comes first, in the words of web.place
-            place = torch.zeros_like(self.allowed[:2])
+        self.n_place, self.pointed = 4 * self.config.get("points", False), []
+        if self.n_place:                                    # two places in the picture come first, in the words of web.place
+            place = torch.zeros_like(self.allowed[:self.n_place])
             place[:, self.tokenizer.integers[:web.GRID]] = True
             self.allowed = torch.cat((place, self.allowed))
         self.dtype, self.cache, self.temperature, self.seed = dtype, True, temperature, seed
@@ -94,8 +94,8 @@ class Policy:
         return self.plan_batch(images, prompts)[1]
 
     def _decode(self, ids):
-        """ids (B, n_place + D) -> actions (B, D); pointed: where the hand wants to go, "column row" as web.place says it, B texts, or none"""
-        self.pointed = [self.tokenizer.decode(row[:2]) for row in ids] if self.n_place else []
+        """ids (B, n_place + D) -> actions (B, D); pointed: the two places that are meant, "column row column row" as web.place says them, B texts, or none"""
+        self.pointed = [self.tokenizer.decode(row[:self.n_place]) for row in ids] if self.n_place else []
         return self.actions.decode(ids[:, self.n_place:])
 
     def plan_batch(self, images, wishes):
@@ -168,7 +168,7 @@ def rollouts(worlds, act, frames=None):
 # what may drive the hand: (worlds, pictures) -> actions
 
 def follow(policy, words=lambda world: prompt(world.task.instruction), pointed=None):
-    """pointed: a dict that keeps where the policy last pointed in each world, id(world) -> "column row" """
+    """pointed: a dict that keeps the places that the policy last said in each world, id(world) -> "column row column row" """
     seen = {}
 
     def act(worlds, pictures):
@@ -270,7 +270,7 @@ def web_accuracy(policy, kind, n, names, about=None):
 def agrees(said, answer, tolerance=2):
     """Example: agrees(" 12 21", " 12 20") -> True; agrees(" apple", " orange") -> False"""
     a, b = said.split(), answer.split()
-    if len(a) == len(b) == 2 and all(w.isdigit() for w in a + b):
+    if len(a) == len(b) > 1 and all(w.isdigit() for w in a + b):
         return max(abs(int(x) - int(y)) for x, y in zip(a, b)) <= tolerance
     return a == b
 
@@ -477,14 +477,14 @@ def mean_of_groups(rows):
 # pictures
 
 def tile(world, picture, size, result=None, rows=1, pointed=None):
-    """a picture with its instruction above, in that many rows, and under that the outcome if there is a result; a ring where it was pointed"""
+    """a picture with its instruction above, in that many rows, and under that the outcome if there is a result; a ring at the last place of pointed"""
     top, canvas = 12 * rows + 2, Image.new("RGB", (size, size + 12 * rows + 16), "white")
     canvas.paste(Image.fromarray(picture).resize((size, size), Image.LANCZOS), (0, top + 14))
     text = ImageDraw.Draw(canvas)
     for i, words in enumerate(textwrap.wrap(world.task.instruction, size // 6 if rows > 1 else 99)[:rows]):
         text.text((4, 2 + 12 * i), words, fill="black")
     if pointed:
-        column, row = ((int(word) + .5) * size / web.GRID for word in pointed.split())
+        column, row = ((int(word) + .5) * size / web.GRID for word in pointed.split()[-2:])
         text.ellipse((column - 9, top + 5 + row, column + 9, top + 23 + row), outline="magenta", width=2)
     if result:
         text.text((4, top), "success" if result["success"] else cause(world, result), fill="green" if result["success"] else "red")
@@ -521,7 +521,7 @@ def film(policy, folder, n=8, size=160):
 
 
 def sheet(policy, lines, path, n=3, size=200, first_seed=TRIAL_SEED):
-    """the last picture of the first n trials of each line, whatever came of them, with instruction, outcome, and where it last pointed"""
+    """the last picture of the first n trials of each line, whatever came of them, with instruction, outcome, and where it last meant to go"""
     tiles = []
     for line in lines:
         worlds = make_worlds(policy.config, n, line, first_seed)

@@ -16,7 +16,7 @@ A run is size/arm/seed; "small" is half the width. The arms have the same number
     plan, no plan    cofine, and a few hundred steps more with wishes that take a thought, answered with a plan or without
     palm-e           cofine as the paper's other instance: overwritten tokens, causal prompts, 66 % robot
     words            cofine where the web never tells a position: two steps of transfer instead of one
-    no place         cofine where an action does not begin with the place that the hand wants to go to
+    no place         cofine where an action does not begin with places
 """
 import argparse
 import json
@@ -38,7 +38,9 @@ RESULTS = Path(__file__).parent / "study.json"              # what the README sh
 # questions that are answered in words alone; where a thing is, the model then reads of the robot's own pictures and things only
 WORDS = ["caption", "relation", "what category", "what face", "what sum", "what size", "what same colour", "what different", "what es", "what fr",
          "what de", "sums", "translation", "kind of", "color"]
-THOUGHT_STEPS = 300
+# a plan says names: what the web is asked beside wishes
+NAMES = ["what at", "what at", "what at", "what category", "what category", "caption", "locate", "goal", "goal", "goal category", "where category"]
+THOUGHT_STEPS = 600
 
 
 def runs(c, seeds):
@@ -59,7 +61,7 @@ def runs(c, seeds):
                 found[f"{size}/{arm}{part[share]}/{seed}"] = every[arm], ("generalisation", "emergent")
 
     def more(seed):
-        start = {"seed": seed, "init_from": f"large/cofine/{seed}/checkpoint.pt", "steps": THOUGHT_STEPS, "thoughts": 0.5}
+        start = {"seed": seed, "init_from": f"large/cofine/{seed}/checkpoint.pt", "steps": THOUGHT_STEPS, "thoughts": 0.5, "web_questions": NAMES}
         found[f"large/plan/{seed}"] = start, ("thought",)
         found[f"large/no plan/{seed}"] = {**start, "plans": False}, ("thought",)
 
@@ -159,7 +161,7 @@ def study(config, out, path, seeds, trials, only):
                     rows += evaluation.measure(policy, [line], trials, drivers, first)
                     keep(results, path)
         policy = Policy(checkpoint)
-        measure(run.setdefault("rows", []), policy, lines, evaluation.DRIVERS[:3] if name.startswith("large/cofine/") else evaluation.DRIVERS[:1])
+        measure(run.setdefault("rows", []), policy, lines, evaluation.DRIVERS[:3 if name.startswith(("large/cofine/", "large/plan/")) else 1])
         if name.startswith("large/cofine/"):
             control, every = results["controls"].setdefault(str(seed), {}), suites.suites(vars(c))
             measure(control.setdefault("untrained", []), policy, [s for s in every if s.table == "thought"], ("policy",))
@@ -182,7 +184,7 @@ def study(config, out, path, seeds, trials, only):
 def where_it_breaks(checkpoint, lines, first, n):
     """
     One link of the chain from word to arm after the other, in the robot's own picture, once the expert has fetched what is to be moved:
-    is b found (where is ...?), is the way to it said (which way is ... from the gripper?), does the action begin with its place, and are dx and
+    is b found (where is ...?), is the way to it said (which way is ... from the gripper?), does the action begin with its place (and before it that of a), and are dx and
     dy those of the expert? b is called by its plain name in all of them. line -> {"where", "way", "point", "action": [right, asked]}
     """
     policy, found = Policy(checkpoint, temperature=0), {}
@@ -204,7 +206,7 @@ def where_it_breaks(checkpoint, lines, first, n):
         steps = [web._step(f["gripper"], f[b]) for f, b in zip(facts, names)]
         found[line.name] = {"where": [sum(evaluation.agrees(s, web.place(f[b])) for s, f, b in zip(where, facts, names)), len(worlds)],
                             "way": [sum(evaluation.agrees(s, t, 0) for s, t in zip(way, steps)), len(worlds)],
-                            "point": [sum(evaluation.agrees(s, web.place(f[b])) for s, f, b in zip(pointed, facts, names)), len(worlds)],
+                            "point": [sum(evaluation.agrees(" ".join(s.split()[-2:]), web.place(f[b])) for s, f, b in zip(pointed, facts, names)), len(worlds)],
                             "action": [int((moves == wanted).all(1).sum()), len(worlds)]}
     return found
 
@@ -325,10 +327,11 @@ def tables(results):
     for line in dict.fromkeys(line for _, found in links for line in found):
         added = [np.sum([found[line][k] for _, found in links if line in found], 0) for k in ("where", "way", "point", "action")]
         rows.append([line, *(f"{100 * k / n:.0f}" for k, n in added), str(added[0][1])])
-    out["links"] = markdown(["", "where is it?", "which way from the gripper?", "the place that an action begins with", "dx, dy of the action", "n"], rows)
-    of.update(plan=pooled(results, "large/plan"), none=pooled(results, "large/no plan"), untrained=controls["untrained"])
-    columns = ["plan", "none", "untrained", "random", "expert"]
-    out["thought"] = markdown(["", "with a plan", "without", "never trained on wishes", "random", "expert"], lines("thought", columns) or [[none, *"-----"]])
+    out["links"] = markdown(["", "where is it?", "which way from the gripper?", "where the action says it goes", "dx, dy of the action", "n"], rows)
+    of.update(plan=pooled(results, "large/plan"), none=pooled(results, "large/no plan"), untrained=controls["untrained"],
+              blank=pooled(results, "large/plan", "blank instruction"), swapped=pooled(results, "large/plan", "swapped instruction"))
+    columns = ["plan", "none", "untrained", "blank", "swapped", "random", "expert"]
+    out["thought"] = markdown(["", "with a plan", "without", "never trained on wishes", *columns[3:]], lines("thought", columns) or [[none, *"-------"]])
     out["causes"] = markdown(["large, co-fine-tuning", "trials", *(whys := list(dict.fromkeys(w for r in of["large/cofine"] for w in r["causes"])))],
                              [[r["suite"], str(r["n"]), *(str(r["causes"].get(w, 0)) for w in whys)] for r in of["large/cofine"]])
     return out

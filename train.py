@@ -93,7 +93,7 @@ class Config:
     pretrain_steps: int = key(950, "steps on the web alone, which make the vision-language model; saved as web.pt")
     steps: int = key(1850, "steps of (co-)fine-tuning after that")
     thoughts: float = key(0.0, "share of robot samples whose instruction takes a thought (chain of thought, section 4.4)")
-    points: bool = key(False, "an action begins with the place in the picture that the hand wants to go to")
+    points: bool = key(False, "an action begins with two places in the picture: of what is to be taken, and where that is to go")
     plans: bool = key(True, "a thought is written as a plan before the action")
     robot_fraction: float = key(0.6, "share of robot samples in every batch of the second stage; 1 = fine-tuning")
     batch_size: int = key(64, "samples a step")

@@ -12,7 +12,7 @@ the same integer words that the arm's bins use: seeing and acting share their vo
 import numpy as np
 
 import draw
-from world import CARDS, COLORS, KINDS, STEP, level, person
+from world import CARDS, COLORS, INSTRUCTIONS, KINDS, STEP, WORDINGS, level, person
 
 GRID = 32
 CARD_CATEGORY = {**{card: category for category, cards in CARDS.items() for card in cards}, **{f"{c} mat": "mat" for c in COLORS}}
@@ -351,6 +351,40 @@ def _way(kind):
     return way
 
 
+def _goal(kind=None):
+    def goal(facts, rng):
+        """
+        What the robot is asked, asked of a picture without one: all there is to answer is what would be taken from where to where.
+        Example: "what action should the robot take to move apple near the sum of two plus one?" -> the places of the apple and the 3
+        """
+        facts = [f for f in facts if f["name"] != "gripper"]
+        f = None if kind else _one(facts, rng)
+        said, f = (REFERENCES[kind](facts, rng) or ("", None)) if kind else (f and f["name"], f)
+        others = [g for g in facts if g is not f]
+        skills = [] if f is None else ["pick"] * (f["name"].split()[-1] in KINDS) + ["move near"] * bool(others)
+        if not skills:
+            return None
+        skill = skills[rng.integers(len(skills))]
+        text = INSTRUCTIONS[skill] if rng.random() < .5 else WORDINGS[skill][rng.integers(len(WORDINGS[skill]))]
+        last = "{a}" if skill == "pick" else "{b}"
+        text = text.replace(f"the {last}", last) if kind else text      # such a phrase brings its own article
+        a = f if skill == "pick" else others[rng.integers(len(others))]
+        return f"what action should the robot take to {text.format(a=said if a is f else a['name'], b=said)}?", place(a) + place(f)
+    return goal
+
+
+def goal_of_sentence(facts, rng):
+    """the same of a whole instruction in another language"""
+    things = [f for f in facts if f["name"].split()[-1] in KINDS]
+    if not things:
+        return None
+    things, language = [things[i] for i in rng.permutation(len(things))], ("es", "fr", "de")[rng.integers(3)]
+    a, b = things[0], things[-1]
+    skill = "pick" if a is b or rng.random() < .5 else "move near"
+    said = say(skill, language, a["name"], b["name"])
+    return f"what action should the robot take to {said}?", place(a) + place(a if skill == "pick" else b)
+
+
 def way(facts, rng):
     """
     The step that leads from one thing toward another, dx and dy in the arm's own words: away and left are above 128.
@@ -394,8 +428,9 @@ PLAIN = {"locate": locate, "what at": what_at, "caption": caption, "relation": r
          "where category": _where("category"), "kind of": kind_of, "where face": _where("face"), "sums": sums,
          "where sum": _where("sum"), "where size": _where("size"), "where es": _where("es"), "where fr": _where("fr"),
          "where de": _where("de"), "gripper": gripper, "height": height, "held": held}
-QUESTIONS = {**PLAIN, "translation": translation, **{f"{form} {kind}": make(kind) for form, make in
-             (("where", _where), ("way", _way), ("what", _what)) for kind in REFERENCES}}
+QUESTIONS = {**PLAIN, "translation": translation, "goal": _goal(), "goal sentence": goal_of_sentence,
+             **{f"{form} {kind}": make(kind) for form, make in
+                (("where", _where), ("way", _way), ("what", _what), ("goal", _goal)) for kind in REFERENCES}}
 
 
 def ask(facts, kind, rng):

@@ -612,22 +612,20 @@ class World:
             draw.draw_thing(pixels, self.camera, t.noun, draw.COLORS.get(t.color), t.position, t.axis, t.yaw,
                             shadow=t.inside is None)
 
-    def goal(self):
+    def goals(self):
         """
-        Where in the picture the hand wants to go: to what it shall take, or if it holds that, to what is to be done with it.
-        Example: "move apple near red can" -> {"column", "row"} of the apple, and of the red can once the apple is in the hand
+        Two places in the picture: of what the hand shall take, and where that shall go (the same once more if that is all).
+        Example: "move apple near red can" -> [{"column", "row"} of the apple, {"column", "row"} of the red can]
         """
         skill, a, b = self.task.skill, self.task.a, self.task.b
-        if skill in ("open", "close"):
-            point = self.handle()
-        elif self.held is not a or b is None:
-            point = a.centre
-        elif skill == "take out":
-            point = np.array([*self._outside_spot(), 0])
-        else:
-            point = np.array([CABINET_X - self.opening / 2, self.drawer_y, 0]) if b == "drawer" else b.centre
-        column, row, _ = self.camera.project(point).clip(0, .999)
-        return {"column": round(float(column), 4), "row": round(float(row), 4)}
+        first = self.handle() if skill in ("open", "close") else a.centre
+        last = first
+        if skill == "take out":
+            last = np.array([*self._outside_spot(), 0])
+        elif b is not None:
+            last = np.array([CABINET_X - self.opening / 2, self.drawer_y, 0]) if b == "drawer" else b.centre
+        seen = [self.camera.project(point)[:2].clip(0, .999) for point in (first, last)]
+        return [{"column": round(float(column), 4), "row": round(float(row), 4)} for column, row in seen]
 
     def facts(self):
         """
@@ -687,10 +685,10 @@ def episodes(seeds, vocabulary, skills, size, days=False, wordings=False, noise=
             said = reword(world, np.random.default_rng([seed, 5]))
         steps, terminated, truncated, reward = [], False, False, 0
         while not (terminated or truncated):
-            action, facts, goal = world.expert(), world.facts(), world.goal()
+            action, facts, goals = world.expert(), world.facts(), world.goals()
             picture = obs["image"]
             obs, reward, terminated, truncated, info = world.step(action)
             steps.append({"picture": picture, "episode": seed, "instruction": said, "task": task, "skill": info["skill"],
-                          "action": [round(float(a), 7) for a in action], "facts": facts, "goal": goal})
+                          "action": [round(float(a), 7) for a in action], "facts": facts, "goals": goals})
         if reward:
             yield steps

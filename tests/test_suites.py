@@ -150,6 +150,26 @@ def test_every_line_has_questions_of_the_web_and_the_web_answers_them():
             assert any(web.ask(facts, kind, np.random.default_rng(0)) for facts in kept), (line.name, kind)
 
 
+def test_what_the_robot_is_asked_is_answered_on_the_web_by_places_alone():
+    """an instruction in any wording or language about a picture without a robot; the last place is that of what it names last"""
+    shown, rng, asked = data.on_the_web("medium"), np.random.default_rng(0), dict.fromkeys(("goal", "goal sum", "goal es", "goal sentence"), 0)
+    words = {n: i for i, n in enumerate(web.NUMBERS)}
+    reads = {"goal": lambda text, f: text.endswith(f["name"]), "goal es": lambda text, f: text.endswith(web.translate(f["name"], "es")),
+             "goal sum": lambda text, f: f["name"] == str(sum(words[w] for w in re.search(r"(\w+) plus (\w+)$", text).groups())),
+             "goal sentence": lambda text, f: text in {web.say(skill, language, a, b) for language in web.LANGUAGES for skill, a, b in (
+                 ("pick", f["name"], ""), *(("move near", g["name"], f["name"]) for g in facts if g["name"].split()[-1] in KINDS))}}
+    for i in range(150):
+        _, facts = web.draw_picture(np.random.default_rng([i, 1]), 16, **shown)
+        for kind in asked:
+            question, answer = web.ask(facts, kind, rng) or ("", "")
+            if question:
+                text = re.fullmatch(r"Q: what action should the robot take to (.+)\? A:", question)[1]
+                assert any(answer.endswith(web.place(f)) and reads[kind](text, f) for f in facts), (kind, text, answer)
+                assert len(answer.split()) == 4 and any(answer.startswith(web.place(f)) for f in facts)
+                asked[kind] += 1
+    assert min(asked.values()) > 15
+
+
 def test_an_arm_hides_a_part_of_a_thing_and_all_of_none():
     """only where there are cards; of each thing's square of 9 cm some of it stays to be seen"""
     hidden = []

@@ -375,7 +375,7 @@ def arms_figure(results):
 
 
 def samples_figure(results):
-    """emergent success against the robot samples that the arm was trained on"""
+    """emergent success against the robot samples that the arm was trained on; nothing where no arm was trained on a part of them"""
     body, width, height, points = "", 460, 320, {}
     for name, run in results["runs"].items():
         size, arm, seed = name.split("/")
@@ -385,7 +385,9 @@ def samples_figure(results):
         if size == "large" and arm in ("cofine", "fine", "scratch") and seed == "0" and "rows" in run:
             a = average(pool([r for r in run["rows"] if r["policy"] == "policy"]), "emergent")
             points.setdefault(ARMS[arm], []).append((run["training"]["robot_samples"], *a))
-    most = max((x for p in points.values() for x, *_ in p), default=1)
+    if all(len(found) < 2 for found in points.values()):
+        return ""
+    most = max(x for p in points.values() for x, *_ in p)
     place = lambda x, v: (50 + x / most * (width - 90), height - 60 - v * (height - 100))
     for arm, found in points.items():
         at = [place(x, mean) for x, mean, _ in sorted(found)]
@@ -419,7 +421,10 @@ def main():
         if args.figures:
             folder = Path(__file__).parent / "pictures"
             (folder / "arms.svg").write_text(arms_figure(results))
-            (folder / "samples.svg").write_text(samples_figure(results))
+            if samples := samples_figure(results):
+                (folder / "samples.svg").write_text(samples)
+            else:
+                print("pictures/samples.svg needs runs with a part of the samples: --only large/cofine- large/fine- large/scratch-")
         else:
             print("\n\n".join(f"{name}\n\n{text}" for name, text in tables(results).items()))
     except (ValueError, OSError) as e:

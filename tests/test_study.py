@@ -182,7 +182,9 @@ def test_the_study_goes_on_where_it_was_stopped(folder, monkeypatch):
     with pytest.raises(ValueError, match="measured with other settings"):
         study.study(config, folder / "out", path, [0], 2, ())
     shown = study.tables(json.loads(path.read_text()))
-    assert "not yet run" in shown["arms"] and study.arms_figure(results).startswith("<svg") and study.samples_figure(results).startswith("<svg")
+    assert "not yet run" in shown["arms"] and study.arms_figure(results).startswith("<svg") and study.samples_figure(results) == ""
+    part = {**results["runs"]["large/cofine/0"], "training": {"robot_samples": 9}}
+    assert ">9</text>" in study.samples_figure({"runs": {**results["runs"], "large/cofine-half/0": part}})
 
 
 def test_averages_are_those_of_the_paper_and_seeds_add_up():

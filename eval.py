@@ -99,12 +99,12 @@ class Policy:
         return self.actions.decode(ids[:, self.n_place:])
 
     def plan_batch(self, images, wishes):
-        """B pictures and B prompts of tokenizer.wish -> B plans, "" where the model makes none, and actions (B, D)"""
+        """B pictures and B prompts of tokenizer.wish -> B plans, "" where the model makes none, and their actions"""
         opening = torch.tensor(self.tokenizer.encode(ACTION), device=self.device)
-        n, D = len(opening), len(self.allowed)
+        n, D = len(opening), len(self.allowed)               # D: with the places before the action
 
         def allowed(said):
-            """any words, until they are " Action:", which must come after PLAN tokens; then one action"""
+            """any words, until they are " Action:", which must come after PLAN tokens; then places, if it says any, and one action"""
             (B, t), may = said.shape, torch.ones(len(said), self.model.config.n_vocab, dtype=torch.bool, device=said.device)
             slot = self._after(said, opening)
             may[:, self.tokenizer.eos] = False

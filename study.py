@@ -12,11 +12,11 @@ A run is size/arm/seed; "small" is half the width. The arms have the same number
     cofine           web, then web and robot together
     fine             the same web model, then robot alone
     scratch          robot alone
-    cofine-half, fine-quarter ...   with a part of the samples
+    cofine-half, fine-quarter ...   with a part of the robot samples, after the same web stage (seed 0 alone)
     plan, no plan    cofine, and a few hundred steps more with wishes that take a thought, answered with a plan or without
     palm-e           cofine as the paper's other instance: overwritten tokens, causal prompts, 66 % robot
     words            cofine where the web never tells a position: two steps of transfer instead of one
-    no place         cofine where an action does not begin with places
+    no place         cofine where an action does not begin with places, nor is the web asked for those of an instruction
 """
 import argparse
 import json
@@ -71,7 +71,8 @@ def runs(c, seeds):
         arms(seed, "small")
         palm = dict(seed=seed, scheme="overwrite", attention="causal", robot_fraction=.66, steps=round(c.steps * c.robot_fraction / .66))
         found[f"large/palm-e/{seed}"] = palm, ("generalisation", "emergent")
-        found[f"large/no place/{seed}"] = dict(seed=seed, points=False), ("generalisation", "emergent")
+        plain = [kind for kind in c.web_questions if not kind.startswith("goal")]
+        found[f"large/no place/{seed}"] = dict(seed=seed, points=False, web_questions=plain), ("generalisation", "emergent")
         found[f"large/words/{seed}"] = dict(seed=seed, web_questions=WORDS, easy_steps=0), ("emergent",)
     if 0 in seeds:
         arms(0, "large", (.25, .5))
@@ -184,8 +185,8 @@ def study(config, out, path, seeds, trials, only):
 def where_it_breaks(checkpoint, lines, first, n):
     """
     One link of the chain from word to arm after the other, in the robot's own picture, once the expert has fetched what is to be moved:
-    is b found (where is ...?), is the way to it said (which way is ... from the gripper?), does the action begin with its place (and before it that of a), and are dx and
-    dy those of the expert? b is called by its plain name in all of them. line -> {"where", "way", "point", "action": [right, asked]}
+    is b found (where is ...?), is the way to it said (which way is ... from the gripper?), does the action say that it goes there, and are dx and dy
+    those of the expert? b is called by its plain name in all of them. line -> {"where", "way", "point", "action": [right, asked]}
     """
     policy, found = Policy(checkpoint, temperature=0), {}
     for line in lines:
@@ -225,7 +226,7 @@ def printed_plans(checkpoint, lines, first, n=5):
 # tables
 
 ARMS = {"cofine": "co-fine-tuning", "fine": "fine-tuning", "scratch": "from scratch", "palm-e": "co-fine-tuning, PaLM-E-like",
-        "no place": "co-fine-tuning, no place before the action", "words": "co-fine-tuning, the web in words only"}
+        "no place": "co-fine-tuning, no places before the action", "words": "co-fine-tuning, the web in words only"}
 
 
 def pooled(results, arm, driver="policy"):

@@ -184,7 +184,8 @@ def draw_picture(rng, size, names, cards=(), hair=(), wears=()):
 
 def draw_arm(pixels, facts, rng):
     """
-    Somebody's arm reaches into the picture and hides a part of one thing, and all of none, as the robot's hand does with what it is near.
+    Somebody's arm reaches into the picture and hides parts of things, as the robot's hand does with what it is near; no arm where it would
+    pass over the middle of one.
     """
     at, angle = np.array([[f["column"], f["row"]] for f in facts]), rng.uniform(0, 2 * np.pi)
     hand = at[rng.integers(len(at))] + rng.uniform(.05, .11) * np.array([np.cos(angle), np.sin(angle)])
@@ -354,7 +355,8 @@ def _way(kind):
 def _goal(kind=None):
     def goal(facts, rng):
         """
-        What the robot is asked, asked of a picture without one: all there is to answer is what would be taken from where to where.
+        What the robot is asked, asked of a picture without one: all there is to answer is what would be taken from where to where (to pick: the
+        same place twice). Here cards and people are moved, too, which no hand can take.
         Example: "what action should the robot take to move apple near the sum of two plus one?" -> the places of the apple and the 3
         """
         facts = [f for f in facts if f["name"] != "gripper"]

@@ -553,7 +553,7 @@ class World:
         return self._toward(start, gripper=0, turn=-self.hand[3:])
 
     def _beside(self, a, b):
-        """(2,) a spot beside b for a: on the side where a comes from, or the next that is free; of something flat, not on the camera's side"""
+        """(2,) a spot beside b for a: on the side where a comes from, or the next that is free; of something flat, not on the camera's side if another is free"""
         start = np.arctan2(*(a.centre - b.centre)[1::-1])
         turns = (0, .7, -.7, 1.4, -1.4, 2.1, -2.1, np.pi)
         if b.kind is CARD:                                  # the hand would hide it
@@ -614,7 +614,7 @@ class World:
 
     def goals(self):
         """
-        Two places in the picture: of what the hand shall take, and where that shall go (the same once more if that is all).
+        Two places in the picture: of what the hand shall take, and of what that shall go to (the same once more if that is all).
         Example: "move apple near red can" -> [{"column", "row"} of the apple, {"column", "row"} of the red can]
         """
         skill, a, b = self.task.skill, self.task.a, self.task.b

@@ -267,8 +267,9 @@ class Mix(torch.utils.data.Dataset):
     The co-training mix. Item (step, part) is one of the n_parts parts of the batch of that step, fixed by (seed, step, part)
     alone, so that a resumed run goes on with the very samples that an uninterrupted one would see, on however many ranks.
 
-    robots, webs: lists of (data, weight); easy: the same, of what the first easy_steps see instead of webs. robot_fraction: the share of robot samples in every batch (paper: about 0.5 for PaLI-X,
-    0.66 for PaLM-E), once the first `pretrain` steps are over. Within each half, sources are drawn by their weights.
+    robots, webs: lists of (data, weight); easy: the same, of what the first easy_steps see instead of webs.
+    robot_fraction: the share of robot samples in every batch (paper: about 0.5 for PaLI-X, 0.66 for PaLM-E), once the first `pretrain`
+    steps are over. Within each half, sources are drawn by their weights.
     An item is a dict: images (n, [F,] S, S, 3) uint8, tokens, segment (n, T) int64, target (n, T) bool, source (n,): which of the
     robots a row comes from, -1 = web, and shift (n,): how many positions farther on its words stand, by chance, at most
     `shift` and not before step shift_from.

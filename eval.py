@@ -94,7 +94,10 @@ class Policy:
         return self.plan_batch(images, prompts)[1]
 
     def _decode(self, ids):
-        """ids (B, n_place + D) -> actions (B, D); pointed: the two places that are meant, "column row column row" as web.place says them, B texts, or none"""
+        """
+        ids (B, n_place + D) -> actions (B, D); pointed: the two places that are meant, "column row column row" as web.place says them,
+        B texts, or none
+        """
         self.pointed = [self.tokenizer.decode(row[:self.n_place]) for row in ids] if self.n_place else []
         return self.actions.decode(ids[:, self.n_place:])
 
@@ -175,7 +178,7 @@ def follow(policy, words=lambda world: prompt(world.task.instruction), pointed=N
         seen.update({id(w): policy.remember(seen.get(id(w)), picture) for w, picture in zip(worlds, pictures)})
         actions = policy.act_batch([seen[id(w)] for w in worlds], [words(w) for w in worlds])
         if pointed is not None:
-            pointed.update({id(w): place for w, place in zip(worlds, policy.pointed)})
+            pointed.update({id(w): said for w, said in zip(worlds, policy.pointed)})
         return actions
     return act
 

@@ -10,7 +10,8 @@ in Spanish. One trial of "move {a} near {sum}": a red can, an apple, a 3 and a 4
 reads "move red can near the sum of two plus one".
 
 Every emergent instruction has a word that no demonstration may have, and no card, person or new thing ever lies on the robot's table
-(tests/test_suites.py). In "same colour", "the different one" and the foreign lines the things are all known, and only the words are new. In thoughts (section 4.4, chain of thought) the instruction does not name the skill either.
+(tests/test_suites.py). In "same colour", "the different one" and the foreign lines the things are all known, and only the words are new.
+In thoughts (section 4.4, chain of thought) the instruction does not name the skill either.
 """
 import re
 from typing import NamedTuple

@@ -12,6 +12,7 @@ the same integer words that the arm's bins use: seeing and acting share their vo
 import numpy as np
 
 import draw
+from tokenizer import prompt
 from world import CARDS, COLORS, INSTRUCTIONS, KINDS, STEP, WORDINGS, level, person
 
 GRID = 32
@@ -269,6 +270,11 @@ def translation(facts, rng):
 
 # -- ways to refer to a thing without its name: functions (facts, rng) -> (phrase, fact) where the phrase means just that one
 
+def by_name(facts, rng):
+    f = _one(facts, rng)
+    return f and (f["name"], f)
+
+
 def by_category(facts, rng):
     """the only thing of its kind"""
     kinds = [f.get("category") for f in facts]
@@ -352,6 +358,11 @@ def _way(kind):
     return way
 
 
+def _of_robot(instruction):
+    """the robot's own question, word for word, without the frame that ask() adds"""
+    return prompt(instruction).removeprefix("Q: ").removesuffix(" A:")
+
+
 def _goal(kind=None):
     def goal(facts, rng):
         """
@@ -360,10 +371,9 @@ def _goal(kind=None):
         Example: "what action should the robot take to move apple near the sum of two plus one?" -> the places of the apple and the 3
         """
         facts = [f for f in facts if f["name"] != "gripper"]
-        f = None if kind else _one(facts, rng)
-        said, f = (REFERENCES[kind](facts, rng) or ("", None)) if kind else (f and f["name"], f)
+        said, f = REFERENCES.get(kind, by_name)(facts, rng) or ("", None)
         others = [g for g in facts if g is not f]
-        skills = [] if f is None else ["pick"] * (f["name"].split()[-1] in KINDS) + ["move near"] * bool(others)
+        skills = ["pick"] * (f["name"].split()[-1] in KINDS) + ["move near"] * bool(others) if f else []
         if not skills:
             return None
         skill = skills[rng.integers(len(skills))]
@@ -371,7 +381,7 @@ def _goal(kind=None):
         last = "{a}" if skill == "pick" else "{b}"
         text = text.replace(f"the {last}", last) if kind else text      # such a phrase brings its own article
         a = f if skill == "pick" else others[rng.integers(len(others))]
-        return f"what action should the robot take to {text.format(a=said if a is f else a['name'], b=said)}?", place(a) + place(f)
+        return _of_robot(text.format(a=said if a is f else a["name"], b=said)), place(a) + place(f)
     return goal
 
 
@@ -384,7 +394,7 @@ def goal_of_sentence(facts, rng):
     a, b = things[0], things[-1]
     skill = "pick" if a is b or rng.random() < .5 else "move near"
     said = say(skill, language, a["name"], b["name"])
-    return f"what action should the robot take to {said}?", place(a) + place(a if skill == "pick" else b)
+    return _of_robot(said), place(a) + place(a if skill == "pick" else b)
 
 
 def way(facts, rng):

@@ -426,6 +426,10 @@ class World:
                     t.axis = np.array([*(motion / length), 0])
                     t.position = t.position + [0, 0, t.kind.radius]
 
+    def _centre(self, b):
+        """(3,) of a Thing, or of the drawer as far as it is open"""
+        return b.centre if isinstance(b, Thing) else np.array([CABINET_X - self.opening / 2, self.drawer_y, 0])
+
     def handle(self):
         """(3,) where the drawer's handle is"""
         return np.array([CABINET_X - self.opening - .015, self.drawer_y, .04])
@@ -485,8 +489,7 @@ class World:
             return self._fetch(self.handle())
         if skill == "put into":
             if self.held is a:
-                box = b.centre if isinstance(b, Thing) else np.array([CABINET_X - self.opening / 2, self.drawer_y, 0])
-                return self._put_down(box[:2], height=.07)
+                return self._put_down(self._centre(b)[:2], height=.07)
             return self._lift(stop=True, gripper=1) if self.success() else self._fetch(a)
         if skill == "take out":
             if self.held is a:
@@ -553,7 +556,10 @@ class World:
         return self._toward(start, gripper=0, turn=-self.hand[3:])
 
     def _beside(self, a, b):
-        """(2,) a spot beside b for a: on the side where a comes from, or the next that is free; of something flat, not on the camera's side if another is free"""
+        """
+        (2,) a spot beside b for a: on the side where a comes from, or the next that is free; of something flat, not on the camera's side
+        if another is free
+        """
         start = np.arctan2(*(a.centre - b.centre)[1::-1])
         turns = (0, .7, -.7, 1.4, -1.4, 2.1, -2.1, np.pi)
         if b.kind is CARD:                                  # the hand would hide it
@@ -623,7 +629,7 @@ class World:
         if skill == "take out":
             last = np.array([*self._outside_spot(), 0])
         elif b is not None:
-            last = np.array([CABINET_X - self.opening / 2, self.drawer_y, 0]) if b == "drawer" else b.centre
+            last = self._centre(b)
         seen = [self.camera.project(point)[:2].clip(0, .999) for point in (first, last)]
         return [{"column": round(float(column), 4), "row": round(float(row), 4)} for column, row in seen]
 

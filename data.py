@@ -33,7 +33,6 @@ from tqdm import tqdm
 
 import web
 from logs import Log, in_processes, make_folder, open_log
-from suites import THOUGHTS, TOGETHER, thought
 from tokenizer import ActionTokenizer, Tokenizer, plan, prompt, wish
 from world import ACTION_HIGH, ACTION_LOW, ACTION_NAMES, INSTRUCTIONS, KINDS, VOCABULARIES, WORDINGS, episodes
 
@@ -103,8 +102,8 @@ class WorldLog:
         return web.ask(self.steps[i]["facts"], kinds[rng.integers(len(kinds))], rng)
 
     def thought(self, i, rng):
-        """the instruction of step i, said so that it takes a thought (suites.thought), or None"""
-        return thought([f["name"] for f in self.steps[i]["facts"] if f["name"] != "gripper"], self.steps[i]["task"], rng)
+        """the instruction of step i, said so that it takes a thought (web.thought), or None"""
+        return web.thought([f["name"] for f in self.steps[i]["facts"] if f["name"] != "gripper"], self.steps[i]["task"], rng)
 
     def goals(self, i):
         """what shall be taken at step i and where it shall go (World.goals), as the web says places. Example: " 12 20 3 4" """
@@ -327,13 +326,13 @@ def corpus(vocabulary: str, n: int = 4000):
                       {"name": f"person with {hair} hair", "column": .2, "row": .5, "x": 0, "y": .1,
                        "face": web.someone(rng, hair, shown["wears"])}]
         facts += [{"name": "gripper", "column": .3, "row": .3, "x": 0, "y": 0, "height": 9, "held": "nothing"}]
-        for kind in web.QUESTIONS if shown["cards"] else web.PLAIN:
+        for kind in [k for k in web.QUESTIONS if k != "wish"] if shown["cards"] else web.PLAIN:
             question = web.ask(facts, kind, rng)
             if question:
                 yield "".join(question)
     if shown["cards"]:                                      # words of questions that chance would rarely allow, and of wishes
         yield from ["Q: where is the thing that is different? A:", "Q: where is the smallest number? A: the largest number"] * 20
-        for said in (*THOUGHTS, *(text.format("red") for text in TOGETHER)):
+        for said in (*web.THOUGHTS, *(text.format("red") for text in web.TOGETHER)):
             yield from [wish(said) + plan("pick apple")] * 20
 
 

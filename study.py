@@ -24,6 +24,7 @@ import math
 import os
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -33,13 +34,15 @@ import suites
 import train
 import web
 from eval import Policy, mean_of_groups, wilson
+from world import VOCABULARIES
 
 RESULTS = Path(__file__).parent / "study.json"              # what the README shows: a copy of out/study/results.json
 # questions that are answered in words alone; where a thing is, the model then reads of the robot's own pictures and things only
 WORDS = ["caption", "relation", "what category", "what face", "what sum", "what size", "what same colour", "what different", "what es", "what fr",
          "what de", "sums", "translation", "kind of", "color"]
-# a plan says names: what the web is asked beside wishes
-NAMES = ["what at", "what at", "what at", "what category", "what category", "caption", "locate", "goal", "goal", "goal category", "where category"]
+# a plan says names: what the web is asked where the robot is told wishes
+NAMES = ["wish", "wish", "wish", "wish", "what at", "what at", "what at", "what category", "what category", "caption", "locate",
+         "goal", "goal", "goal category", "where category"]
 THOUGHT_STEPS = 600
 
 
@@ -177,7 +180,7 @@ def study(config, out, path, seeds, trials, only):
                                            first, trials)
             keep(results, path)
         if "plans" not in run and name.startswith("large/plan/"):
-            run["plans"] = printed_plans(checkpoint, lines, first)
+            run["plans"] = printed_plans(checkpoint, lines, first, trials)
             keep(results, path)
     return results
 
@@ -212,14 +215,46 @@ def where_it_breaks(checkpoint, lines, first, n):
     return found
 
 
-def printed_plans(checkpoint, lines, first, n=5):
-    """what the model says before it acts, in the first picture of a few trials: [[instruction, plan, what was meant]]"""
-    policy, said = Policy(checkpoint, temperature=0), []
+def printed_plans(checkpoint, lines, first, n):
+    """
+    What the model says before it acts, in the first picture of n trials, and two causes of what it says: does it call the thing by its name when
+    asked what is there, and does it answer such wishes about web pictures? line -> {"plan", "name", "web": [right, asked], "said": a few
+    of [instruction, plan, what was meant]}
+    """
+    policy, found = Policy(checkpoint, temperature=0), {}
     for line in lines:
         worlds = evaluation.make_worlds(policy.config, n, line, first)
-        plans, _ = policy.plan_batch([w.observe()["image"] for w in worlds], [evaluation.wish(w.task.instruction) for w in worlds])
-        said += [[w.task.instruction, plan, w._say(w.task.skill, w.task.a, w.task.b)] for w, plan in zip(worlds, plans)]
-    return said
+        pictures, facts = [w.observe()["image"] for w in worlds], [{f["name"]: f for f in w.facts()} for w in worlds]
+        plans, _ = policy.plan_batch(pictures, [evaluation.wish(w.task.instruction) for w in worlds])
+        meant = [w._say(w.task.skill, w.task.a, w.task.b) for w in worlds]
+        named = policy.answer(pictures, [f"Q: what is at{web.place(f[w.task.a.name])}? A:" for f, w in zip(facts, worlds)])
+        found[line.name] = {"plan": [sum(map(same_plan, plans, meant)), n],
+                            "name": [sum(said.strip() == w.task.a.name for said, w in zip(named, worlds)), n],
+                            "web": wishes_on_the_web(policy, line.name, n),
+                            "said": [[w.task.instruction, p, m] for w, p, m in zip(worlds, plans, meant)][:5]}
+    return found
+
+
+def same_plan(said, meant):
+    """Example: same_plan("move apple near red can", "move red can near apple") -> True: together is together"""
+    (skill, _, what), (same_skill, _, same_what) = said.partition(" "), meant.partition(" ")
+    return skill == same_skill and sorted(what.split(" near ")) == sorted(same_what.split(" near "))
+
+
+def wishes_on_the_web(policy, line, n):
+    """right plans and wishes asked, of the skill and the things of a line, about n web pictures that training has not seen"""
+    (skill, whose), rng, c = suites.CHAIN_OF_THOUGHT[line], np.random.default_rng(evaluation.WEB_SEED), policy.config
+    shown, pictures, asked = {**evaluation.data.on_the_web(c["vocabulary"]), "names": VOCABULARIES[c["vocabulary"]][whose]}, [], []
+    for i in range(100 * n):
+        picture, facts = web.draw_picture(np.random.default_rng([evaluation.WEB_SEED, i]), c["image_size"], **shown)
+        question, answer = web.ask(facts, "wish", rng) or ("", "")
+        if answer.startswith(f" Plan: {skill.split()[0]} "):
+            pictures.append(picture), asked.append((question, answer))
+        if len(pictures) == n:
+            break
+    said = policy.answer(pictures, [question for question, _ in asked], evaluation.PLAN)
+    tidy = lambda answer: answer.removeprefix(" Plan: ").partition(".")[0]
+    return [sum(same_plan(tidy(s), tidy(answer)) for s, (_, answer) in zip(said, asked)), len(asked)]
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -332,8 +367,18 @@ def tables(results):
     of.update(plan=pooled(results, "large/plan"), none=pooled(results, "large/no plan"), untrained=controls["untrained"],
               blank=pooled(results, "large/plan", "blank instruction"), swapped=pooled(results, "large/plan", "swapped instruction"))
     columns = ["plan", "none", "untrained", "blank", "swapped", "random", "expert"]
-    out["thought"] = markdown(["", "with a plan", "without", "never trained on wishes", *columns[3:]], lines("thought", columns) or [[none, *"-------"]])
-    out["causes"] = markdown(["large, co-fine-tuning", "trials", *(whys := list(dict.fromkeys(w for r in of["large/cofine"] for w in r["causes"])))],
+    plans = [run["plans"] for run in runs_.values() if "plans" in run]
+    rows = []
+    for row in lines("thought", columns):
+        added = [np.sum([found[row[0]][k] for found in plans], 0) for k in ("plan", "web", "name")] if plans else []
+        rows.append([*row, *([f"{100 * k / n:.0f}" for k, n in added] or "---")])
+    out["thought"] = markdown(["", "with a plan", "without", "never trained on wishes", *columns[3:], "plan right", "on the web", "named"],
+                              rows or [[none, *"----------"]])
+    counts = Counter()
+    for r in of["large/cofine"]:
+        counts.update(r["causes"])
+    whys = [why for why, _ in counts.most_common()]
+    out["causes"] = markdown(["large, co-fine-tuning", "trials", *whys],
                              [[r["suite"], str(r["n"]), *(str(r["causes"].get(w, 0)) for w in whys)] for r in of["large/cofine"]])
     return out
 

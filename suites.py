@@ -1,6 +1,6 @@
 """
-What the policy is asked in the paper's tables: which scene, in what light, in which words. eval.py runs it, data.py takes the
-thoughts from here, and neither list needs more than one line for one more test:
+What the policy is asked in the paper's tables: which scene, in what light, in which words. eval.py runs it, and one more test needs
+no more than one more line:
 
     "symbols": {"animals": ("move {a} near {animal}",)}         # a group of Table 5, a line of it, its templates
 
@@ -11,7 +11,7 @@ reads "move red can near the sum of two plus one".
 
 Every emergent instruction has a word that no demonstration may have, and no card, person or new thing ever lies on the robot's table
 (tests/test_suites.py). In "same colour", "the different one" and the foreign lines the things are all known, and only the words are new.
-In thoughts (section 4.4, chain of thought) the instruction does not name the skill either.
+In wishes (section 4.4, chain of thought; web.THOUGHTS) the instruction does not name the skill either.
 """
 import re
 from typing import NamedTuple
@@ -20,7 +20,7 @@ import numpy as np
 
 import draw
 import web
-from world import CARD, CARDS, INSTRUCTIONS, KINDS, VOCABULARIES, Request, day, person
+from world import CARDS, INSTRUCTIONS, KINDS, VOCABULARIES, Request, day, person
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Table 4: column -> (whose things are to be moved, how the lab looks). "pairs" are a known colour and a known thing never seen together
@@ -56,15 +56,7 @@ EMERGENT = {
     },
 }
 
-# section 4.4: what a person says -> what is wanted, as a noun or a category; and the same of all things of a colour
-THOUGHTS = {
-    "I am thirsty": ("drink",), "bring me something to drink": ("drink",), "I am hungry": ("fruit", "snack"),
-    "bring me some fruit": ("fruit",), "I would like a snack": ("snack",), "the child wants to play": ("toy",),
-    "bring me a toy": ("toy",), "I spilled my tea": ("sponge",), "bring me what I can clean with": ("sponge",),
-    "I want to make coffee": ("cup",), "bring me what I can write with": ("marker",), "I want to drive in a nail": ("hammer",),
-}
-TOGETHER = ("move all the {} things together", "the {} things belong together")
-# line -> (which skill it takes, whose thing must be moved)
+# section 4.4: line -> (which skill it takes, whose thing must be moved)
 CHAIN_OF_THOUGHT = {"a wish": ("pick", "robot"), "a wish, new things": ("pick", "web"),
                     "a colour together": ("move near", "robot"), "a colour together, new things": ("move near", "pairs")}
 
@@ -170,25 +162,6 @@ def request(template, rng, vocabulary) -> Request:
     raise ValueError(f"the vocabulary {vocabulary!r} has nothing for the template {template!r}")
 
 
-def thought(names, instruction, rng):
-    """
-    Another way to say an instruction in a scene of things with these names, which takes a thought to understand and means nothing
-    else that is there; None if there is none.
-    Example: thought(["apple", "blue can"], "pick blue can", rng) -> "I am thirsty"
-    """
-    skill, _, what = instruction.partition(" ")
-    a, _, b = what.partition(" near ")
-    said = []
-    if skill == "pick":
-        kind = lambda name: KINDS.get(name.split()[-1], CARD).category
-        fits = lambda name, wanted: name.split()[-1] in wanted or kind(name) in wanted
-        said = [text for text, wanted in THOUGHTS.items() if [n for n in names if fits(n, wanted)] == [a]]
-    elif skill == "move" and b and web.colour_of(a):
-        if sorted(n for n in names if web.colour_of(n) == web.colour_of(a)) == sorted([a, b]):
-            said = [text.format(web.colour_of(a)) for text in TOGETHER]
-    return str(rng.choice(said)) if said else None
-
-
 def wish(line, rng, vocabulary) -> Request:
     """
     A scene and an instruction that takes a thought.
@@ -197,7 +170,7 @@ def wish(line, rng, vocabulary) -> Request:
     names, (skill, whose) = VOCABULARIES[vocabulary], CHAIN_OF_THOUGHT[line]
     for _ in range(10_000):
         things = _some(rng, names[whose], 1) + _some(rng, names["robot"], 3)
-        said = thought(things, INSTRUCTIONS[skill].format(a=things[0], b=things[1]), rng)
+        said = web.thought(things, INSTRUCTIONS[skill].format(a=things[0], b=things[1]), rng)
         if said and len(set(things)) == 4:
             return Request(skill, tuple(things), 0, 1 if skill == "move near" else None, said)
     raise ValueError(f"the vocabulary {vocabulary!r} has nothing for {line!r}")

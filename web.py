@@ -12,8 +12,8 @@ the same integer words that the arm's bins use: seeing and acting share their vo
 import numpy as np
 
 import draw
-from tokenizer import prompt
-from world import CARDS, COLORS, INSTRUCTIONS, KINDS, STEP, WORDINGS, level, person
+from tokenizer import ACTION, plan, prompt, wish
+from world import CARD, CARDS, COLORS, INSTRUCTIONS, KINDS, STEP, WORDINGS, level, person
 
 GRID = 32
 CARD_CATEGORY = {**{card: category for category, cards in CARDS.items() for card in cards}, **{f"{c} mat": "mat" for c in COLORS}}
@@ -51,6 +51,14 @@ WHERE = {"es": "¿dónde está {}?", "fr": "où est {}?", "de": "wo ist {}?"}
 # whole sentences; what the article does in them is in say()
 SENTENCES = {"pick": {"es": "toma {a}", "fr": "prends {a}", "de": "nimm {a}"},
              "move near": {"es": "mueve {a} cerca de {b}", "fr": "déplace {a} près de {b}", "de": "bewege {a} neben {b}"}}
+# instructions that take a thought (section 4.4): what a person says -> what is wanted, as a noun or a category; and of all things of a colour
+THOUGHTS = {
+    "I am thirsty": ("drink",), "bring me something to drink": ("drink",), "I am hungry": ("fruit", "snack"),
+    "bring me some fruit": ("fruit",), "I would like a snack": ("snack",), "the child wants to play": ("toy",),
+    "bring me a toy": ("toy",), "I spilled my tea": ("sponge",), "bring me what I can clean with": ("sponge",),
+    "I want to make coffee": ("cup",), "bring me what I can write with": ("marker",), "I want to drive in a nail": ("hammer",),
+}
+TOGETHER = ("move all the {} things together", "the {} things belong together")
 
 
 def translate(name: str, language: str) -> str:
@@ -397,6 +405,41 @@ def goal_of_sentence(facts, rng):
     return _of_robot(said), place(a) + place(a if skill == "pick" else b)
 
 
+def thought(names, instruction, rng):
+    """
+    Another way to say an instruction in a scene of things with these names, which takes a thought to understand and means nothing
+    else that is there; None if there is none.
+    Example: thought(["apple", "blue can"], "pick blue can", rng) -> "I am thirsty"
+    """
+    skill, _, what = instruction.partition(" ")
+    a, _, b = what.partition(" near ")
+    said = []
+    if skill == "pick":
+        kind = lambda name: KINDS.get(name.split()[-1], CARD).category
+        fits = lambda name, wanted: name.split()[-1] in wanted or kind(name) in wanted
+        said = [text for text, wanted in THOUGHTS.items() if [n for n in names if fits(n, wanted)] == [a]]
+    elif skill == "move" and b and colour_of(a):
+        if sorted(n for n in names if colour_of(n) == colour_of(a)) == sorted([a, b]):
+            said = [text.format(colour_of(a)) for text in TOGETHER]
+    return str(rng.choice(said)) if said else None
+
+
+def wished(facts, rng):
+    """
+    A wish, and the plan that would fulfil it; a picture leaves nothing to do.
+    Example: ("Instruction: I am thirsty.", " Plan: pick red can.")
+    """
+    names = [f["name"] for f in facts if f["name"] != "gripper"]
+    things = [n for n in names if n.split()[-1] in KINDS]
+    moves = [INSTRUCTIONS["move near"].format(a=a, b=b) for a in things for b in names if a != b]
+    picks = [INSTRUCTIONS["pick"].format(a=a) for a in things]
+    for tasks in (moves, picks):                            # few pictures allow a move, so it goes first
+        found = _one([(said, task) for task in tasks if (said := thought(names, task, rng))], rng)
+        if found:
+            return wish(found[0]), plan(found[1]).removesuffix(ACTION)
+    return None
+
+
 def way(facts, rng):
     """
     The step that leads from one thing toward another, dx and dy in the arm's own words: away and left are above 128.
@@ -440,7 +483,7 @@ PLAIN = {"locate": locate, "what at": what_at, "caption": caption, "relation": r
          "where category": _where("category"), "kind of": kind_of, "where face": _where("face"), "sums": sums,
          "where sum": _where("sum"), "where size": _where("size"), "where es": _where("es"), "where fr": _where("fr"),
          "where de": _where("de"), "gripper": gripper, "height": height, "held": held}
-QUESTIONS = {**PLAIN, "translation": translation, "goal": _goal(), "goal sentence": goal_of_sentence,
+QUESTIONS = {**PLAIN, "translation": translation, "goal": _goal(), "goal sentence": goal_of_sentence, "wish": wished,
              **{f"{form} {kind}": make(kind) for form, make in
                 (("where", _where), ("way", _way), ("what", _what), ("goal", _goal)) for kind in REFERENCES}}
 
@@ -453,7 +496,7 @@ def ask(facts, kind, rng):
     if kind not in QUESTIONS:
         raise ValueError(f"unknown kind of question {kind!r}; there are: {', '.join(QUESTIONS)}")
     question = QUESTIONS[kind](facts, rng)
-    return question and (f"Q: {question[0]} A:", question[1])
+    return question and (question if kind == "wish" else (f"Q: {question[0]} A:", question[1]))
 
 
 def web_pictures(seeds, size, names, cards, hair, wears):

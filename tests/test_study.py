@@ -135,6 +135,22 @@ def test_neighbouring_numbers_begin_alike_and_other_words_do_not(folder):
     assert close(20, 21) > .7 > .5 > close(20, 60) and close(20, 21) > close(20, 24) and torch.equal(model.wte.weight[300:], other)
 
 
+def test_a_printed_plan_is_right_where_it_means_the_same_things(thinker, monkeypatch):
+    """two things put together may be named in either order; another skill or thing is wrong, in the robot's picture as on the web"""
+    line = next(s for s in study.suites.suites(dict(vocabulary="medium", skills=["pick", "move near"])) if s.name == "a colour together")
+    worlds = evaluation.make_worlds(evaluation.Policy(thinker, "cpu").config, 4, line, 10_000)
+    a, b = zip(*((w.task.a.name, w.task.b.name) for w in worlds))
+    plans = [f"move {a[0]} near {b[0]}", f"move {b[1]} near {a[1]}", f"pick {a[2]}", ""]
+    monkeypatch.setattr(evaluation.Policy, "plan_batch", lambda self, images, wishes: (plans, None))
+    monkeypatch.setattr(evaluation.Policy, "answer", lambda self, images, questions, n_new=8: [f" {a[0]}"] * len(images))
+    found = study.printed_plans(thinker, [line], 10_000, 4)[line.name]
+    assert found["plan"] == [2, 4] and found["name"] == [a.count(a[0]), 4] and found["web"] == [0, 4]
+    assert found["said"][1] == [worlds[1].task.instruction, plans[1], f"move {a[1]} near {b[1]}"]
+    monkeypatch.setattr(evaluation.Policy, "answer", lambda self, images, questions, n_new=8: [" Plan: move red can near red cup."] * len(images))
+    monkeypatch.setattr(study.web, "ask", lambda facts, kind, rng: ("Instruction: the red things belong together.", " Plan: move red cup near red can."))
+    assert study.wishes_on_the_web(evaluation.Policy(thinker, "cpu"), "a colour together", 3) == [3, 3]
+
+
 def test_a_wish_needs_a_log_that_knows_thoughts(folder):
     with pytest.raises(ValueError, match="thoughts = 1.5; it is a share"):
         train.read_config(["--config", str(folder / "tiny.toml"), "--thoughts", "1.5"])

@@ -7,7 +7,7 @@ import pytest
 import data
 import suites
 import web
-from suites import EMERGENT, request, thought, wish
+from suites import EMERGENT, request, wish
 from world import KINDS, ROBOT_WORDS, SKILLS, VOCABULARIES, WEB_WORDS, Request, Task, Thing, World, episodes, reword
 
 CONFIG = dict(vocabulary="medium", skills=["pick", "move near"], days=True, image_size=32)
@@ -42,7 +42,7 @@ def test_demonstrations_say_and_show_nothing_of_what_the_tables_ask():
         for world in trials(line, 20):
             new = {t.name for t in world.things} - set(names["robot"])
             assert new or set(world.task.instruction.split()) - said
-    for text in (*suites.THOUGHTS, *suites.TOGETHER):
+    for text in (*web.THOUGHTS, *web.TOGETHER):
         assert set(text.split()) - ROBOT_WORDS
 
 
@@ -114,10 +114,10 @@ def test_template_and_wish_examples():
     assert made.skill == "move near" and made.a == 0 and made.things[made.b].isdigit()
     assert re.fullmatch(rf"move {made.things[0]} near the sum of \w+ plus \w+", made.instruction)
     assert request("es: pick {a}", rng, "medium").instruction.startswith("toma ")
-    assert thought(["apple", "blue can"], "pick blue can", rng) in ("I am thirsty", "bring me something to drink")
-    assert thought(["red can", "blue can"], "pick blue can", rng) is None                       # two drinks: not clear which
-    assert thought(["apple", "red can", "orange"], "move apple near red can", rng) in [t.format("red") for t in suites.TOGETHER]
-    assert thought(["apple", "orange"], "move apple near orange", rng) is None
+    assert web.thought(["apple", "blue can"], "pick blue can", rng) in ("I am thirsty", "bring me something to drink")
+    assert web.thought(["red can", "blue can"], "pick blue can", rng) is None                       # two drinks: not clear which
+    assert web.thought(["apple", "red can", "orange"], "move apple near red can", rng) in [t.format("red") for t in web.TOGETHER]
+    assert web.thought(["apple", "orange"], "move apple near orange", rng) is None
     made = wish("a wish, new things", rng, "medium")
     assert made.things[made.a] in VOCABULARIES["medium"]["web"]
 
@@ -167,6 +167,24 @@ def test_what_the_robot_is_asked_is_answered_on_the_web_by_places_alone():
                 assert any(answer.endswith(web.place(f)) and reads[kind](text, f) for f in facts), (kind, text, answer)
                 assert len(answer.split()) == 4 and any(answer.startswith(web.place(f)) for f in facts)
                 asked[kind] += 1
+    assert min(asked.values()) > 15
+
+
+def test_a_wish_on_the_web_is_answered_by_the_plan_alone():
+    """the plan's things stand in the picture, and nothing else there would do"""
+    shown, rng, asked = data.on_the_web("medium"), np.random.default_rng(0), {"pick": 0, "move": 0}
+    for i in range(400):
+        _, facts = web.draw_picture(np.random.default_rng([i, 1]), 16, **shown)
+        question, answer = web.ask(facts, "wish", rng) or ("", "")
+        if question:
+            said, task = re.fullmatch(r"Instruction: (.+)\.", question)[1], re.fullmatch(r" Plan: (.+)\.", answer)[1]
+            skill, _, what = task.partition(" ")
+            if skill == "pick":
+                fits = [f["name"] for f in facts if {f.get("category"), f["name"].split()[-1]} & {*web.THOUGHTS[said]}]
+            else:
+                fits = [f["name"] for f in facts if web.colour_of(f["name"]) in said.split()]
+            assert sorted(what.split(" near ")) == sorted(fits), (said, task)
+            asked[skill] += 1
     assert min(asked.values()) > 15
 
 

@@ -326,7 +326,7 @@ def corpus(vocabulary: str, n: int = 4000):
                       {"name": f"person with {hair} hair", "column": .2, "row": .5, "x": 0, "y": .1,
                        "face": web.someone(rng, hair, shown["wears"])}]
         facts += [{"name": "gripper", "column": .3, "row": .3, "x": 0, "y": 0, "height": 9, "held": "nothing"}]
-        for kind in [k for k in web.QUESTIONS if k != "wish"] if shown["cards"] else web.PLAIN:
+        for kind in [k for k in web.QUESTIONS if k != "wish"] if shown["cards"] else web.PLAIN:      # wishes: below, each as often
             question = web.ask(facts, kind, rng)
             if question:
                 yield "".join(question)

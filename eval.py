@@ -244,25 +244,32 @@ def cause(world, result):
     return "target missed" if taken is None else "stopped too early"
 
 
-def web_accuracy(policy, kind, n, names, about=None):
+def web_questions(c, kind, n, names, about=None, fits=lambda answer: True, tries=20):
     """
-    Right answers and answers asked for, of one kind of question on n pictures that training has not seen. A position counts
-    when it is at most 2 of 32 cells off; everything else must be said exactly. (0, 0) if no picture allows the question.
-    about: only of things of this category, or of people ("hair").
+    n pictures that training has not seen, a question of one kind about each, and its answer: three lists, shorter where not one of `tries`
+    pictures allows it. about: only of things of this category, or of people ("hair"); fits(answer): only those.
     """
     rng = np.random.default_rng(WEB_SEED)
-    c = policy.config
     shown = {**data.on_the_web(c["vocabulary"]), "names": names}
     pictures, questions, answers = [], [], []
-    for i in range(20 * n):
+    for i in range(tries * n):
         picture, facts = web.draw_picture(np.random.default_rng([WEB_SEED, i]), c["image_size"], **shown)
         if about:
             facts = [f for f in facts if ("hair" if "face" in f else f["category"]) == about]
         question = web.ask(facts, kind, rng)
-        if question:
+        if question and fits(question[1]):
             pictures.append(picture), questions.append(question[0]), answers.append(question[1])
         if len(pictures) == n or i > 100 and not pictures:
             break
+    return pictures, questions, answers
+
+
+def web_accuracy(policy, kind, n, names, about=None):
+    """
+    Right answers and answers asked for, of the questions of web_questions. A position counts when it is at most 2 of 32 cells off; everything
+    else must be said exactly. (0, 0) if no picture allows the question.
+    """
+    pictures, questions, answers = web_questions(policy.config, kind, n, names, about)
     if not pictures:
         return 0, 0
     longest = 1 + max(len(policy.tokenizer.encode(answer)) for answer in answers)

@@ -243,18 +243,12 @@ def same_plan(said, meant):
 
 def wishes_on_the_web(policy, line, n):
     """right plans and wishes asked, of the skill and the things of a line, about n web pictures that training has not seen"""
-    (skill, whose), rng, c = suites.CHAIN_OF_THOUGHT[line], np.random.default_rng(evaluation.WEB_SEED), policy.config
-    shown, pictures, asked = {**evaluation.data.on_the_web(c["vocabulary"]), "names": VOCABULARIES[c["vocabulary"]][whose]}, [], []
-    for i in range(100 * n):
-        picture, facts = web.draw_picture(np.random.default_rng([evaluation.WEB_SEED, i]), c["image_size"], **shown)
-        question, answer = web.ask(facts, "wish", rng) or ("", "")
-        if answer.startswith(f" Plan: {skill.split()[0]} "):
-            pictures.append(picture), asked.append((question, answer))
-        if len(pictures) == n:
-            break
-    said = policy.answer(pictures, [question for question, _ in asked], evaluation.PLAN)
+    (skill, whose), c = suites.CHAIN_OF_THOUGHT[line], policy.config
+    pictures, wishes, plans = evaluation.web_questions(c, "wish", n, VOCABULARIES[c["vocabulary"]][whose],
+                                                       fits=lambda answer: answer.startswith(f" Plan: {skill.split()[0]} "), tries=100)
     tidy = lambda answer: answer.removeprefix(" Plan: ").partition(".")[0]
-    return [sum(same_plan(tidy(s), tidy(answer)) for s, (_, answer) in zip(said, asked)), len(asked)]
+    said = policy.answer(pictures, wishes, evaluation.PLAN)
+    return [sum(same_plan(tidy(s), tidy(p)) for s, p in zip(said, plans)), len(plans)]
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -374,10 +368,7 @@ def tables(results):
         rows.append([*row, *([f"{100 * k / n:.0f}" for k, n in added] or "---")])
     out["thought"] = markdown(["", "with a plan", "without", "never trained on wishes", *columns[3:], "plan right", "on the web", "named"],
                               rows or [[none, *"----------"]])
-    counts = Counter()
-    for r in of["large/cofine"]:
-        counts.update(r["causes"])
-    whys = [why for why, _ in counts.most_common()]
+    whys = [why for why, _ in sum((Counter(r["causes"]) for r in of["large/cofine"]), Counter()).most_common()]
     out["causes"] = markdown(["large, co-fine-tuning", "trials", *whys],
                              [[r["suite"], str(r["n"]), *(str(r["causes"].get(w, 0)) for w in whys)] for r in of["large/cofine"]])
     return out

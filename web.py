@@ -366,17 +366,12 @@ def _way(kind):
     return way
 
 
-def _of_robot(instruction):
-    """the robot's own question, word for word, without the frame that ask() adds"""
-    return prompt(instruction).removeprefix("Q: ").removesuffix(" A:")
-
-
 def _goal(kind=None):
     def goal(facts, rng):
         """
         What the robot is asked, asked of a picture without one: all there is to answer is what would be taken from where to where (to pick: the
         same place twice). Here cards and people are moved, too, which no hand can take.
-        Example: "what action should the robot take to move apple near the sum of two plus one?" -> the places of the apple and the 3
+        Example: "Q: what action should the robot take to move apple near the sum of two plus one? A:" -> the places of the apple and the 3
         """
         facts = [f for f in facts if f["name"] != "gripper"]
         said, f = REFERENCES.get(kind, by_name)(facts, rng) or ("", None)
@@ -389,7 +384,7 @@ def _goal(kind=None):
         last = "{a}" if skill == "pick" else "{b}"
         text = text.replace(f"the {last}", last) if kind else text      # such a phrase brings its own article
         a = f if skill == "pick" else others[rng.integers(len(others))]
-        return _of_robot(text.format(a=said if a is f else a["name"], b=said)), place(a) + place(f)
+        return prompt(text.format(a=said if a is f else a["name"], b=said)), place(a) + place(f)
     return goal
 
 
@@ -402,7 +397,7 @@ def goal_of_sentence(facts, rng):
     a, b = things[0], things[-1]
     skill = "pick" if a is b or rng.random() < .5 else "move near"
     said = say(skill, language, a["name"], b["name"])
-    return _of_robot(said), place(a) + place(a if skill == "pick" else b)
+    return prompt(said), place(a) + place(a if skill == "pick" else b)
 
 
 def thought(names, instruction, rng):
@@ -483,9 +478,20 @@ PLAIN = {"locate": locate, "what at": what_at, "caption": caption, "relation": r
          "where category": _where("category"), "kind of": kind_of, "where face": _where("face"), "sums": sums,
          "where sum": _where("sum"), "where size": _where("size"), "where es": _where("es"), "where fr": _where("fr"),
          "where de": _where("de"), "gripper": gripper, "height": height, "held": held}
-QUESTIONS = {**PLAIN, "translation": translation, "goal": _goal(), "goal sentence": goal_of_sentence, "wish": wished,
-             **{f"{form} {kind}": make(kind) for form, make in
-                (("where", _where), ("way", _way), ("what", _what), ("goal", _goal)) for kind in REFERENCES}}
+
+
+def _framed(kind):
+    def framed(facts, rng):
+        found = kind(facts, rng)
+        return found and (f"Q: {found[0]} A:", found[1])
+    return framed
+
+
+# the robot's own questions and wishes are prompts already (tokenizer.prompt, tokenizer.wish); all others get their frame here
+QUESTIONS = {**{kind: _framed(plain) for kind, plain in PLAIN.items()}, "translation": _framed(translation),
+             "goal": _goal(), "goal sentence": goal_of_sentence, "wish": wished,
+             **{f"{form} {kind}": _framed(make(kind)) for form, make in (("where", _where), ("way", _way), ("what", _what)) for kind in REFERENCES},
+             **{f"goal {kind}": _goal(kind) for kind in REFERENCES}}
 
 
 def ask(facts, kind, rng):
@@ -495,8 +501,7 @@ def ask(facts, kind, rng):
     """
     if kind not in QUESTIONS:
         raise ValueError(f"unknown kind of question {kind!r}; there are: {', '.join(QUESTIONS)}")
-    question = QUESTIONS[kind](facts, rng)
-    return question and (question if kind == "wish" else (f"Q: {question[0]} A:", question[1]))
+    return QUESTIONS[kind](facts, rng)
 
 
 def web_pictures(seeds, size, names, cards, hair, wears):

@@ -235,7 +235,7 @@ def cause(world, result):
         return "success"
     if not result["terminated"]:
         return "never stopped"
-    if taken is not None and task.a is not None and taken is not task.a:
+    if taken is not None and task.a is not None and taken not in world.movers:
         return "wrong thing"
     if task.skill == "move near" and taken is not None and world.held is None:
         return "wrong place"
@@ -405,7 +405,7 @@ def measure(policy, lines, trials=200, drivers=DRIVERS, first_seed=TRIAL_SEED, q
             rows.append({"table": line.table, "group": line.group, "suite": line.name, "policy": name, "success": k, "n": n,
                          "interval": wilson(k, n), "first_seed": first_seed,
                          "causes": {why: whys.count(why) for why in sorted(set(whys))},
-                         "right first": sum(w.taken[:1] == [w.task.a] for w in worlds)})
+                         "right first": sum(bool(w.taken) and w.taken[0] in w.movers for w in worlds)})
             bar.update()
     bar.close()
     return rows

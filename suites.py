@@ -4,14 +4,14 @@ no more than one more line:
 
     "symbols": {"animals": ("move {a} near {animal}",)}         # a group of Table 5, a line of it, its templates
 
-A template's first word says the skill. {a} is a thing that the robot knows; the other placeholder is a way to refer to something
-that stands there, and COMPANY says what stands beside it so that the words decide. "es: move {a} near {b}" is the same sentence
+A template's first word, "pick" or "move", says the skill. {a} is a thing that the robot knows; the other placeholder, of which there is one, is a way to refer
+to something that stands there, and COMPANY says what stands beside it so that the words decide. "es: move {a} near {b}" is the same sentence
 in Spanish. One trial of "move {a} near {sum}": a red can, an apple, a 3 and a 4 are on the table, and the instruction
 reads "move red can near the sum of two plus one".
 
-Every emergent instruction has a word that no demonstration may have, and no card, person or new thing ever lies on the robot's table
+Every emergent instruction has a word that no demonstration may have, and no card, person or new thing is in any demonstration
 (tests/test_suites.py). In "same colour", "the different one" and the foreign lines the things are all known, and only the words are new.
-In wishes (section 4.4, chain of thought; web.THOUGHTS) the instruction does not name the skill either.
+In wishes (section 4.4, chain of thought; web.THOUGHTS) the instruction does not name the thing, and mostly not the skill either.
 """
 import re
 from typing import NamedTuple
@@ -139,12 +139,16 @@ def request(template, rng, vocabulary) -> Request:
     """
     names = VOCABULARIES[vocabulary]
     language, _, text = template.rpartition(": ")
-    skill = {"pick": "pick", "move": "move near"}[text.split()[0]]
+    skill = {"pick": "pick", "move": "move near"}.get(text.partition(" ")[0])
+    kinds = [k for k in re.findall("{([^}]+)}", text) if k in COMPANY]
+    if not skill or language and language not in web.LANGUAGES or len(kinds) != (not language):
+        raise ValueError(f"the template {template!r} cannot be asked: it begins with pick or move and has one of {', '.join(COMPANY)} in braces, "
+                         f"beside {{a}}; or it is a whole sentence of one of the languages {', '.join(web.LANGUAGES)}, as \"es: pick {{a}}\"")
     if language:                                            # nothing but known things, in words that the robot never heard
         things = _some(rng, names["robot"], 4)
         b = things[1] if skill == "move near" else ""
         return Request(skill, tuple(things), 0, 1 if b else None, web.say(skill, language, things[0], b))
-    kind = next(k for k in re.findall("{([^}]+)}", text) if k in COMPANY)
+    kind, = kinds
     for _ in range(1000):                                   # until the reference means one thing alone
         company = COMPANY[kind](rng, names)
         known = _some(rng, [n for n in names["robot"] if n not in company], 2)
@@ -165,14 +169,15 @@ def request(template, rng, vocabulary) -> Request:
 def wish(line, rng, vocabulary) -> Request:
     """
     A scene and an instruction that takes a thought.
-    Example: Request("pick", ("apple", "blue can", "sponge"), 1, None, "I am thirsty")
+    Example: Request("pick", ("blue can", "apple", "sponge", "red block"), 0, None, "I am thirsty")
     """
     names, (skill, whose) = VOCABULARIES[vocabulary], CHAIN_OF_THOUGHT[line]
     for _ in range(10_000):
         things = _some(rng, names[whose], 1) + _some(rng, names["robot"], 3)
         said = web.thought(things, INSTRUCTIONS[skill].format(a=things[0], b=things[1]), rng)
         if said and len(set(things)) == 4:
-            return Request(skill, tuple(things), 0, 1 if skill == "move near" else None, said)
+            together = skill == "move near"                 # two things belong together, whichever goes to the other
+            return Request(skill, tuple(things), 0, 1 if together else None, said, either=together)
     raise ValueError(f"the vocabulary {vocabulary!r} has nothing for {line!r}")
 
 

@@ -150,7 +150,7 @@ class Task:
 class Request:
     """
     A scene of chosen things, and what a person asks for in it, in any words. things: names, or faces as of draw.draw_face;
-    a and b: which of them the skill is about.
+    a and b: which of them the skill is about; either: b may as well be moved near a.
     Example: Request("move near", ("red can", "3", "5"), a=0, b=1, instruction="move red can near the sum of two plus one")
     """
     skill: str
@@ -158,6 +158,7 @@ class Request:
     a: int
     b: int | None
     instruction: str
+    either: bool = False
 
 
 def person(face):
@@ -212,6 +213,7 @@ class World:
         else:
             raise RuntimeError(f"no room on the table for {skill!r} with seed {seed}")
         self.strict = request is not None
+        self.movers = [self.task.a, self.task.b] if request and request.either else [self.task.a]      # what may be moved
         self.hand = np.array([*rng.uniform(-.16, .16, 2), rng.uniform(.11, .18), 0, 0, 0])   # x y z roll pitch yaw
         self.gripper, self.held, self.steps = 1.0, None, 0
         if wild:
@@ -442,7 +444,7 @@ class World:
         return self._space(a, b) < gap and all(self._space(a, b) <= self._space(a, t) for t in rivals)
 
     def success(self):
-        """is the task done as things are now? (RT-1's skills, with our thresholds). In a request, what was moved last must be a."""
+        """is the task done as things are now? (RT-1's skills, with our thresholds). In a request, one of the movers must have been moved last."""
         skill, a, b = self.task.skill, self.task.a, self.task.b
         if skill == "pick":
             return self.held is a and self.hand[2] > .09
@@ -450,8 +452,9 @@ class World:
             return self.opening > .09 and self.held is None
         if skill == "close":
             return self.opening < .02 and self.held is None
-        return self.held is not a and bool({
-            "move near": lambda: self.near(a, b) and not (self.strict and self.taken[-1:] != [a]), "knock": lambda: not a.upright, "upright": lambda: a.upright,
+        last = (self.taken or [None])[-1] if self.strict else a
+        return last in self.movers and self.held is not last and bool({
+            "move near": lambda: self.near(last, b if last is a else a), "knock": lambda: not a.upright, "upright": lambda: a.upright,
             "put into": lambda: a.inside is b,
             "take out": lambda: a.inside is None}[skill]())
 

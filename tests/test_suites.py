@@ -1,13 +1,15 @@
 """suites and thoughts: nothing that is asked was ever said or shown to the robot, references mean one thing, the expert can do it"""
 import re
+from itertools import product
 
 import numpy as np
 import pytest
 
 import data
+import eval as evaluation
 import suites
 import web
-from suites import EMERGENT, request, wish
+from suites import CHAIN_OF_THOUGHT, EMERGENT, request, wish
 from world import KINDS, ROBOT_WORDS, SKILLS, VOCABULARIES, WEB_WORDS, Request, Task, Thing, World, episodes, reword
 
 CONFIG = dict(vocabulary="medium", skills=["pick", "move near"], days=True, image_size=32)
@@ -224,6 +226,12 @@ def test_looks_differ_as_table_4_says():
     assert all(62.9 < tilt(camera) < 67.1 for _, camera in rows["seen"]) and not any(57 < tilt(camera) < 73 for _, camera in rows["environments, hard"])
 
 
+@pytest.mark.parametrize("template", ["put {a} next to {number}", "move {a} near {b}", "move {a} near {number} or {letter}", "it: pick {a}", ""])
+def test_a_template_that_cannot_be_asked_is_named(template):
+    with pytest.raises(ValueError, match=re.escape(repr(template))):
+        request(template, np.random.default_rng(0), "medium")
+
+
 def test_groups_are_those_of_table_5():
     assert list(EMERGENT) == ["symbols", "reasoning", "people"] and all(EMERGENT.values())
 
@@ -237,14 +245,21 @@ def test_the_different_one_is_no_other_by_its_colour():
 
 
 def test_in_a_request_it_must_be_a_that_was_moved():
-    """move a near b: a success for who carries a to b, and none for who carries b to a"""
+    """move a near b: a success for who carries a to b, and for who carries b to a only where they are to be put together; never for c"""
     world = World("medium", ("pick", "move near"), size=0)
-    for moves_a in (True, False):
-        world.reset(3, request=Request("move near", ("red can", "blue cup", "apple"), 0, 1, "move red can near blue cup"))
+    for either, (moved, to) in product((False, True), ((0, 1), (1, 0), (2, 1))):
+        world.reset(3, request=Request("move near", ("red can", "blue cup", "apple"), 0, 1, "move red can near blue cup", either))
         asked = world.task
-        if not moves_a:
-            world.task = Task("move near", asked.b, asked.a)
+        world.task = Task("move near", world.things[moved], world.things[to])
         while not (done := world.step(world.expert()))[2]:
             pass
         world.task = asked
-        assert world.near(asked.a, asked.b) and world.success() == moves_a and done[2]
+        assert done[2] and world.near(world.things[moved], world.things[to])
+        assert world.success() == (moved == 0 or either and moved == 1)
+        assert (evaluation.cause(world, {"success": False, "terminated": True}) == "wrong thing") == (not world.success())
+
+
+def test_what_belongs_together_may_be_brought_together_in_either_order():
+    for line in CHAIN_OF_THOUGHT:
+        assert wish(line, np.random.default_rng(0), "medium").either == line.startswith("a colour together")
+    assert not any(s.trial(seed, CONFIG)[2]["request"].either for s in LINES if s.table == "emergent" for seed in range(3))

@@ -37,7 +37,7 @@ from eval import Policy, mean_of_groups, wilson
 from world import VOCABULARIES
 
 RESULTS = Path(__file__).parent / "study.json"              # what the README shows: a copy of out/study/results.json
-# questions that are answered in words alone; where a thing is, the model then reads of the robot's own pictures and things only
+# questions that are answered in words alone; where things are, the model then learns from questions about the robot's pictures alone
 WORDS = ["caption", "relation", "what category", "what face", "what sum", "what size", "what same colour", "what different", "what es", "what fr",
          "what de", "sums", "translation", "kind of", "color"]
 # a plan says names: what the web is asked where the robot is told wishes
@@ -146,9 +146,13 @@ def study(config, out, path, seeds, trials, only):
     results = json.loads(path.read_text()) if path.exists() else {"settings": settings, "runs": {}, "controls": {}}
     if results["settings"] != settings:
         raise ValueError(f"{path} was measured with other settings; move it away, or give another --results")
+    every = runs(c, seeds)
+    for start in only:
+        if not any(name.startswith(start) for name in every):
+            raise ValueError(f"no run begins with {start!r}; with these seeds there are {', '.join(every)}")
     results["device"] = evaluation.device_name(evaluation.pick_device("auto"))
-    for name, (changed, tables) in runs(c, seeds).items():
-        if only and not any(name.startswith(o) for o in only):
+    for name, (changed, tables) in every.items():
+        if only and not name.startswith(tuple(only)):
             continue
         run = results["runs"].setdefault(name, {"settings": changed})
         if "training" not in run:
@@ -167,9 +171,9 @@ def study(config, out, path, seeds, trials, only):
         policy = Policy(checkpoint)
         measure(run.setdefault("rows", []), policy, lines, evaluation.DRIVERS[:3 if name.startswith(("large/cofine/", "large/plan/")) else 1])
         if name.startswith("large/cofine/"):
-            control, every = results["controls"].setdefault(str(seed), {}), suites.suites(vars(c))
-            measure(control.setdefault("untrained", []), policy, [s for s in every if s.table == "thought"], ("policy",))
-            measure(control.setdefault("drivers", []), policy, every, ("random", "expert"))
+            control, asked = results["controls"].setdefault(str(seed), {}), suites.suites(vars(c))
+            measure(control.setdefault("untrained", []), policy, [s for s in asked if s.table == "thought"], ("policy",))
+            measure(control.setdefault("drivers", []), policy, asked, ("random", "expert"))
         if "emergent" in tables and "web" not in run:
             run["web"] = web_answers(checkpoint, 100)
             if (out / name / "web.pt").exists():
@@ -210,7 +214,8 @@ def where_it_breaks(checkpoint, lines, first, n):
         steps = [web._step(f["gripper"], f[b]) for f, b in zip(facts, names)]
         found[line.name] = {"where": [sum(evaluation.agrees(s, web.place(f[b])) for s, f, b in zip(where, facts, names)), len(worlds)],
                             "way": [sum(evaluation.agrees(s, t, 0) for s, t in zip(way, steps)), len(worlds)],
-                            "point": [sum(evaluation.agrees(" ".join(s.split()[-2:]), web.place(f[b])) for s, f, b in zip(pointed, facts, names)), len(worlds)],
+                            "point": [sum(evaluation.agrees(" ".join(s.split()[-2:]), web.place(f[b])) for s, f, b in zip(pointed, facts, names)),
+                                      len(worlds) if policy.config["points"] else 0],
                             "action": [int((moves == wanted).all(1).sum()), len(worlds)]}
     return found
 
@@ -276,7 +281,10 @@ def pool(rows):
 
 
 def average(rows, table):
-    """mean of a table's groups (but "seen") as the paper takes it, and its 95 % interval from the binomial errors of the lines"""
+    """
+    mean of a table's groups (but "seen") as the paper takes it, and its 95 % interval: from the binomial errors of the lines, each of (k + 2) /
+    (n + 4), which is never 0. They count the trials of these models, not that other seeds make other models
+    """
     rows = [r for r in rows if r["table"] == table and r["group"] != "seen"]
     if not rows:
         return None
@@ -292,6 +300,10 @@ def cell(mean, interval):
     return f"{100 * mean:.0f} [{100 * interval[0]:.0f}, {100 * interval[1]:.0f}]"
 
 
+def percent(k, n):
+    return f"{100 * k / n:.0f}" if n else "-"
+
+
 def rate(row):
     return cell(row["success"] / row["n"], row["interval"]) if row and row["n"] else "-"
 
@@ -303,8 +315,8 @@ def markdown(head, rows):
 def tables(results):
     """name -> markdown; what is not measured yet says so"""
     runs_, none = results["runs"], "not yet run"
-    controls = {d: pool([r for c in results["controls"].values() for r in c["drivers"] if r["policy"] == d]) for d in ("random", "expert")}
-    controls["untrained"] = pool([r for c in results["controls"].values() for r in c["untrained"]])
+    controls = {d: pool([r for c in results["controls"].values() for r in c.get("drivers", ()) if r["policy"] == d]) for d in ("random", "expert")}
+    controls["untrained"] = pool([r for c in results["controls"].values() for r in c.get("untrained", ())])
     arms = [(size, arm) for size in ("large", "small") for arm in ARMS if size == "large" or arm in ("cofine", "fine", "scratch")]
     of = {f"{size}/{arm}": pooled(results, f"{size}/{arm}") for size, arm in arms}
     for control in ("blank instruction", "swapped instruction"):
@@ -329,8 +341,7 @@ def tables(results):
 
     def web(arm, line, key="web"):
         pairs = [run[key][line] for name, run in runs_.items() if name.rpartition("/")[0] == arm and key in run and line in run[key]]
-        k, n = np.sum(pairs, 0) if pairs else (0, 0)
-        return f"{100 * k / n:.0f}" if n else "-"
+        return percent(*np.sum(pairs, 0)) if pairs else "-"
     rows = [[*row, web("large/cofine", row[0])] for row in lines("emergent", main)]
     out["emergent"] = markdown(["", *names, "asked on the web"],
                                [*rows, ["**average of the three groups**", *(mean(a, "emergent") for a in main), ""]])
@@ -356,7 +367,7 @@ def tables(results):
     rows = []
     for line in dict.fromkeys(line for _, found in links for line in found):
         added = [np.sum([found[line][k] for _, found in links if line in found], 0) for k in ("where", "way", "point", "action")]
-        rows.append([line, *(f"{100 * k / n:.0f}" for k, n in added), str(added[0][1])])
+        rows.append([line, *(percent(*pair) for pair in added), str(added[0][1])])
     out["links"] = markdown(["", "where is it?", "which way from the gripper?", "where the action says it goes", "dx, dy of the action", "n"], rows)
     of.update(plan=pooled(results, "large/plan"), none=pooled(results, "large/no plan"), untrained=controls["untrained"],
               blank=pooled(results, "large/plan", "blank instruction"), swapped=pooled(results, "large/plan", "swapped instruction"))
@@ -365,7 +376,7 @@ def tables(results):
     rows = []
     for row in lines("thought", columns):
         added = [np.sum([found[row[0]][k] for found in plans], 0) for k in ("plan", "web", "name")] if plans else []
-        rows.append([*row, *([f"{100 * k / n:.0f}" for k, n in added] or "---")])
+        rows.append([*row, *([percent(*pair) for pair in added] or "---")])
     out["thought"] = markdown(["", "with a plan", "without", "never trained on wishes", *columns[3:], "plan right", "on the web", "named"],
                               rows or [[none, *"----------"]])
     whys = [why for why, _ in sum((Counter(r["causes"]) for r in of["large/cofine"]), Counter()).most_common()]

@@ -5,7 +5,8 @@ Train a vision-language-action model: first on the web, then on web and robot to
     python train.py --config configs/cpu.toml --steps 2000 --robot_fraction 0.66
     python train.py --resume                           # go on where out/checkpoint.pt stopped
 
-The three arms of the paper's table 6, with the same number of robot samples (1850 * 0.6 = 1110):
+The three arms of the paper's table 6, with the same number of robot samples (1850 * 0.6 = 1110; each also needs --config configs/cpu.toml where
+there is a GPU):
     python train.py --out_dir out/cofine                                                                # co-fine-tuning
     python train.py --out_dir out/fine --init_from out/cofine/web.pt --robot_fraction 1 --steps 1110    # fine-tuning
     python train.py --out_dir out/scratch --pretrain_steps 0 --robot_fraction 1 --steps 1110            # from scratch

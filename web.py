@@ -473,7 +473,7 @@ def held(facts, rng):
     return f and ("what does the gripper hold?", f" {f['held']}")
 
 
-# those that need no more than things with names
+# the kinds that the tokenizer is made from where the web has no cards (data.corpus); those about cards and people find no answer there
 PLAIN = {"locate": locate, "what at": what_at, "caption": caption, "relation": relation, "way": way, "color": color,
          "where category": _where("category"), "kind of": kind_of, "where face": _where("face"), "sums": sums,
          "where sum": _where("sum"), "where size": _where("size"), "where es": _where("es"), "where fr": _where("fr"),

@@ -197,6 +197,10 @@ def test_the_study_goes_on_where_it_was_stopped(folder, monkeypatch):
     assert again["runs"]["large/scratch/0"]["rows"] == results["runs"]["large/scratch/0"]["rows"]
     with pytest.raises(ValueError, match="measured with other settings"):
         study.study(config, folder / "out", path, [0], 2, ())
+    with pytest.raises(ValueError, match="no run begins with 'cofine'; with these seeds there are large/cofine/1, "):
+        study.study(config, folder / "out", path, [1], 1, ("cofine",))
+    half = {"0": {"untrained": results["controls"]["0"]["untrained"]}}          # stopped before random and expert
+    assert study.tables({**results, "controls": half})["emergent"] != study.tables(results)["emergent"]
     shown = study.tables(json.loads(path.read_text()))
     assert "not yet run" in shown["arms"] and study.arms_figure(results).startswith("<svg") and study.samples_figure(results) == ""
     part = {**results["runs"]["large/cofine/0"], "training": {"robot_samples": 9}}

@@ -19,7 +19,7 @@ A web sample (no robot; several questions share the picture, and see it and them
 
 The text is packed; the picture comes from a log. The world's demonstrations and the web's pictures are recorded once, on first
 use, in data/<kind>-<hash of settings and code>/ (the training code reads logs; it never asks the expert). Logs and pictures of
-other people are read where they lie (logs.py). A log, whoever made it, answers picture(i), instruction(i), actions[i], ask(i, ...).
+other people are read where they lie (formats/). A log, whoever made it, answers picture(i), instruction(i), actions[i], ask(i, ...).
 """
 import hashlib
 import json
@@ -31,12 +31,12 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-import web
-from logs import Log, in_processes, make_folder, open_log
+from formats.log import Log, in_processes, make_folder, open_log
 from tokenizer import ActionTokenizer, Tokenizer, plan, prompt, wish
-from world import ACTION_HIGH, ACTION_LOW, ACTION_NAMES, INSTRUCTIONS, KINDS, VOCABULARIES, WORDINGS, episodes
+from world import web
+from world.scene import ACTION_HIGH, ACTION_LOW, ACTION_NAMES, INSTRUCTIONS, KINDS, VOCABULARIES, WORDINGS, episodes
 
-# what any source may say of itself; what else it may say, its reader knows (logs.py)
+# what any source may say of itself; what else it may say, its reader knows (formats/)
 SOURCE = {"robot": {"weight": float, "hold_out": int, "augment": bool, "n_bins": int}, "web": {"weight": float}}
 EASY = ("locate", "way", "what at", "caption")
 ROBOT_QUESTIONS = ("gripper", "height", "held", "locate", "way", "way", "way")
@@ -60,8 +60,8 @@ class WorldLog:
     names, previous = ACTION_NAMES, Log.previous
 
     def __init__(self, folder, stream, n, settings, quiet=False):
-        here = Path(__file__).parent
-        code = b"".join((here / f).read_bytes() for f in ("draw.py", "world.py", "web.py"))
+        here = Path(__file__).parent / "world"
+        code = b"".join((here / f).read_bytes() for f in ("draw.py", "scene.py", "web.py"))
         key = hashlib.sha256(code + json.dumps([stream.__name__, n, settings]).encode()).hexdigest()[:12]
         self.path = Path(folder) / f"{stream.__name__}-{key}"
         if not self.path.exists():

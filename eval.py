@@ -23,14 +23,13 @@ from PIL import Image, ImageDraw
 from tqdm import tqdm
 
 import data
-import draw
 import train
-import web
-from suites import EMERGENT, GENERALISATION, Suite, suites
 from model import VLA, ModelConfig
 from ranks import pick_device
+from study.suites import EMERGENT, GENERALISATION, Suite, suites
 from tokenizer import ACTION, ActionTokenizer, Tokenizer, plan, prompt, wish
-from world import ACTION_HIGH, ACTION_LOW, INSTRUCTIONS, KINDS, VOCABULARIES, World
+from world import draw, web
+from world.scene import ACTION_HIGH, ACTION_LOW, INSTRUCTIONS, KINDS, VOCABULARIES, World
 
 BLANK = "Q: what action should the robot take? A:"
 PLAN = 16                                                   # most tokens of a plan

@@ -13,7 +13,7 @@ The vision-language-action model: a ViT that reads the picture, a GPT that reads
 - a sample may have several pictures, one after the other (frames = 2: the last step's and this one's)
 
 This file knows tensors only: no words, no robot, no files. The options gelu, vit_cls and vit_eps are there so that published
-weights fit into the same Block; pretrained.py reads those.
+weights fit into the same Block; formats/weights.py reads those.
 """
 import math
 from dataclasses import dataclass

@@ -31,13 +31,13 @@ import torch
 from tqdm import tqdm
 
 import data
-import web
-from logs import leave_ctrl_c_to_the_parent
+from formats.log import leave_ctrl_c_to_the_parent
+from formats.weights import load_gpt2, load_vit
 from model import VLA, ModelConfig
-from pretrained import load_gpt2, load_vit
 from ranks import Muon, Ranks, spread, whole
 from tokenizer import Tokenizer
-from world import SKILLS, VOCABULARIES
+from world import web
+from world.scene import SKILLS, VOCABULARIES
 
 
 def key(default, help):

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 import data
-import web
-import world
+from world import web
+from world import scene as world
 from tokenizer import ActionTokenizer, Tokenizer, prompt
-from world import ACTION_HIGH, ACTION_LOW, ACTION_NAMES, ROBOT_WORDS, SKILLS, VOCABULARIES, WEB_WORDS, World
+from world.scene import ACTION_HIGH, ACTION_LOW, ACTION_NAMES, ROBOT_WORDS, SKILLS, VOCABULARIES, WEB_WORDS, World
 
 SETTINGS = dict(vocabulary="small", skills=["pick", "move near"], size=32)
 WEB = dict(names=[*VOCABULARIES["small"]["robot"], *VOCABULARIES["small"]["web"]], size=32, cards=[], hair=[], wears=[])

@@ -8,10 +8,10 @@ import torch
 
 import data
 import eval as evaluation
-import study
+from study import __main__ as study
 import train
-import web
-import world
+from world import web
+from world import scene as world
 from tokenizer import plan, prompt, wish
 
 ROOT = Path(__file__).parent.parent
@@ -217,7 +217,7 @@ def test_averages_are_those_of_the_paper_and_seeds_add_up():
 
 
 def test_the_readmes_tables_are_those_of_the_results_file():
-    text, results = (ROOT / "README.md").read_text(), ROOT / "study.json"
+    text, results = (ROOT / "README.md").read_text(), ROOT / "study/results.json"
     shown = study.tables(json.loads(results.read_text()))
     for name in shown:
-        assert shown[name] in text, f"README's table {name} is not that of study.json; paste it from: python study.py --tables"
+        assert shown[name] in text, f"README's table {name} is not that of study/results.json; paste it from: python -m study --tables"

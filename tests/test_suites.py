@@ -7,10 +7,10 @@ import pytest
 
 import data
 import eval as evaluation
-import suites
-import web
-from suites import CHAIN_OF_THOUGHT, EMERGENT, request, wish
-from world import KINDS, ROBOT_WORDS, SKILLS, VOCABULARIES, WEB_WORDS, Request, Task, Thing, World, episodes, reword
+from study import suites
+from world import web
+from study.suites import CHAIN_OF_THOUGHT, EMERGENT, request, wish
+from world.scene import KINDS, ROBOT_WORDS, SKILLS, VOCABULARIES, WEB_WORDS, Request, Task, Thing, World, episodes, reword
 
 CONFIG = dict(vocabulary="medium", skills=["pick", "move near"], days=True, image_size=32)
 LINES = suites.suites(CONFIG)

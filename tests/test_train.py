@@ -14,9 +14,9 @@ import torch
 
 import eval as evaluation
 import train
-from suites import Suite
+from study.suites import Suite
 from tokenizer import prompt
-from world import World
+from world.scene import World
 
 ROOT = Path(__file__).parent.parent
 FULL = dict(vocabulary="full", skills=train.SKILLS, image_size=32)

@@ -4,9 +4,9 @@ import re
 import numpy as np
 import pytest
 
-import draw
-import web
-from world import (ACTION_HIGH, ACTION_LOW, ACTION_NAMES, INSTRUCTIONS, KINDS, MAX_STEPS, ROBOT_WORDS, SKILLS, UNSEEN_PAIRS,
+from world import draw
+from world import web
+from world.scene import (ACTION_HIGH, ACTION_LOW, ACTION_NAMES, INSTRUCTIONS, KINDS, MAX_STEPS, ROBOT_WORDS, SKILLS, UNSEEN_PAIRS,
                    VOCABULARIES, WEB_WORDS, Request, World, level)
 
 

@@ -1,4 +1,4 @@
-"""logs_rlds.py: RLDS files are written here, from the description of the format, by a writer that shares no code with the reader"""
+"""formats/rlds.py: RLDS files are written here, from the description of the format, by a writer that shares no code with the reader"""
 import contextlib
 import gzip
 import io
@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import logs
-from logs import SEVEN, open_log
-from logs_rlds import RLDS, crc32c, parse_example, varints
+from formats import log as logs
+from formats.log import SEVEN, open_log
+from formats.rlds import RLDS, crc32c, parse_example, varints
 
 SAMPLE = Path(__file__).parents[2] / "shared/bridge_sample/bridge_dataset/1.0.0"
 TFDS = "tensorflow_datasets.core.features."

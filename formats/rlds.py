@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from logs import SEVEN, Log
+from formats.log import SEVEN, Log
 
 
 def _advance(table, crcs):

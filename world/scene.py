@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-import draw
+from world import draw
 
 # ---------------------------------------------------------------------------------------------------------------------
 # what there is, and who may name it

@@ -11,9 +11,9 @@ the same integer words that the arm's bins use: seeing and acting share their vo
 """
 import numpy as np
 
-import draw
 from tokenizer import ACTION, plan, prompt, wish
-from world import CARD, CARDS, COLORS, INSTRUCTIONS, KINDS, STEP, WORDINGS, level, person
+from world import draw
+from world.scene import CARD, CARDS, COLORS, INSTRUCTIONS, KINDS, STEP, WORDINGS, level, person
 
 GRID = 32
 CARD_CATEGORY = {**{card: category for category, cards in CARDS.items() for card in cards}, **{f"{c} mat": "mat" for c in COLORS}}

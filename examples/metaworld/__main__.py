@@ -3,10 +3,10 @@ A simulator that is not this project's: Meta-World, a Sawyer arm in MuJoCo. Two 
 same picture, so that the words must decide.
 
     pip install metaworld packaging                       # Linux without a display: apt-get install libegl1 libgl1
-    python examples/metaworld_example.py record           # demonstrations of Meta-World's scripted experts: 80 s, 110 MB
+    python -m examples.metaworld record           # demonstrations of Meta-World's scripted experts: 80 s, 110 MB
         data/metaworld: 400 of 400 episodes succeeded and are kept
-    python train.py --config examples/metaworld.toml      # this project's training, on that folder alone: 9 minutes
-    python examples/metaworld_example.py eval             # closed loop, in scenes that no demonstration shows
+    python train.py --config examples/metaworld/metaworld.toml      # this project's training, on that folder alone: 9 minutes
+    python -m examples.metaworld eval             # closed loop, in scenes that no demonstration shows
         success in 50 trials a cell (seeds from 1000000), Wilson 95 % interval
                                             policy         swapped words                random                expert
         open the faucet            90 % [ 79,  96]        0 % [  0,   7]        0 % [  0,   7]      100 % [ 93, 100]
@@ -31,7 +31,6 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))           # the project
 if sys.platform == "linux":
     os.environ.setdefault("MUJOCO_GL", "egl")                          # draws without a display, on a CPU as well
 try:

@@ -1,11 +1,11 @@
 """
 The paper's tables in small: trains every arm, measures every suite, and keeps all numbers in one file.
 
-    python study.py                                      # all runs of configs/study.toml; stop it at any time, the same command goes on
-    python study.py --only large/cofine/ large/fine/     # some of them; --seeds 0 for one seed
-    python study.py --config configs/gpu.toml --out_dir out/gpu
-    python study.py --tables                             # the README's tables, from study.json; or --results out/study/results.json
-    python study.py --figures                            # the README's figures, from the same file
+    python -m study                                      # all runs of configs/study.toml; stop it at any time, the same command goes on
+    python -m study --only large/cofine/ large/fine/     # some of them; --seeds 0 for one seed
+    python -m study --config configs/gpu.toml --out_dir out/gpu
+    python -m study --tables                             # the README's tables, from study/results.json; or --results out/study/results.json
+    python -m study --figures                            # the README's figures, from the same file
 
 A run is size/arm/seed; "small" is half the width. The arms have the same number of robot samples:
 
@@ -30,13 +30,13 @@ from pathlib import Path
 import numpy as np
 
 import eval as evaluation
-import suites
 import train
-import web
 from eval import Policy, mean_of_groups, wilson
-from world import VOCABULARIES
+from study import suites
+from world import web
+from world.scene import VOCABULARIES
 
-RESULTS = Path(__file__).parent / "study.json"              # what the README shows: a copy of out/study/results.json
+RESULTS = Path(__file__).parent / "results.json"              # what the README shows: a copy of out/study/results.json
 # questions that are answered in words alone; where things are, the model then learns from questions about the robot's pictures alone
 WORDS = ["caption", "relation", "what category", "what face", "what sum", "what size", "what same colour", "what different", "what es", "what fr",
          "what de", "sums", "translation", "kind of", "color"]
@@ -108,7 +108,7 @@ def train_run(config, out, name, settings):
             raise ValueError(f"{folder} was trained with {key} = {state['config'][key]!r}, not {value!r}; move it away, or give another --out_dir")
     if state["step"] < total:
         how = ["--resume"] if state["step"] else ["--config", config, *arguments(settings)]
-        process = subprocess.Popen([sys.executable, Path(__file__).parent / "train.py", *how, "--out_dir", str(folder), "--no-evaluate"])
+        process = subprocess.Popen([sys.executable, Path(__file__).parent.parent / "train.py", *how, "--out_dir", str(folder), "--no-evaluate"])
         try:
             if process.wait():
                 raise ValueError(f"the training of {name} ended with an error, see above")
@@ -454,12 +454,12 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", default="configs/study.toml")
     parser.add_argument("--out_dir", default="out/study", help="folder of the runs")
-    parser.add_argument("--results", default="", help="the file with all numbers (out_dir/results.json; to show: study.json, which the README has)")
+    parser.add_argument("--results", default="", help="the file with all numbers (out_dir/results.json; to show: study/results.json, which the README has)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--trials", type=int, default=70, help="for a line and seed; the tables add up the seeds (3 x 70 = 210)")
     parser.add_argument("--only", nargs="+", default=(), metavar="RUN", help='runs whose names begin so: "large/cofine", "small" ...')
     parser.add_argument("--tables", action="store_true", help="print the tables of a results file and do nothing else")
-    parser.add_argument("--figures", action="store_true", help="draw pictures/arms.svg and pictures/samples.svg and do nothing else")
+    parser.add_argument("--figures", action="store_true", help="draw study/arms.svg and study/samples.svg and do nothing else")
     args = parser.parse_args()
     path = Path(args.results or (RESULTS if args.tables or args.figures else Path(args.out_dir) / "results.json"))
     try:
@@ -467,12 +467,12 @@ def main():
             study(args.config, args.out_dir, path, args.seeds, args.trials, args.only)
         results = json.loads(path.read_text())
         if args.figures:
-            folder = Path(__file__).parent / "pictures"
+            folder = Path(__file__).parent
             (folder / "arms.svg").write_text(arms_figure(results))
             if samples := samples_figure(results):
                 (folder / "samples.svg").write_text(samples)
             else:
-                print("pictures/samples.svg needs runs with a part of the samples: --only large/cofine- large/fine- large/scratch-")
+                print("study/samples.svg needs runs with a part of the samples: --only large/cofine- large/fine- large/scratch-")
         else:
             print("\n\n".join(f"{name}\n\n{text}" for name, text in tables(results).items()))
     except (ValueError, OSError) as e:

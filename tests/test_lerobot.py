@@ -14,8 +14,8 @@ from PIL import Image
 pa = pytest.importorskip("pyarrow")
 import pyarrow.parquet as pq
 
-import logs
-from logs_lerobot import LeRobot, Video
+from formats import log as logs
+from formats.lerobot import LeRobot, Video
 
 CAMERA, FPS, LENGTHS = "observation.images.top", 10, (8, 12)
 in_processes = logs.in_processes
@@ -341,7 +341,7 @@ def test_a_file_is_opened_once_a_process(tmp_path, monkeypatch, kind):
     log = read(write(tmp_path / "set", "v3.0", kind))
     log.picture(4)
     calls = []
-    monkeypatch.setattr("logs_lerobot.extra", lambda name: calls.append(name) or importlib.import_module(name))
+    monkeypatch.setattr("formats.lerobot.extra", lambda name: calls.append(name) or importlib.import_module(name))
     log.picture(15)
     assert not calls
     monkeypatch.setattr(os, "getpid", lambda: -1)
@@ -357,7 +357,7 @@ def test_without_the_extra_one_line_says_what_to_install(tmp_path, monkeypatch, 
     monkeypatch.setitem(sys.modules, missing, None)
     with pytest.raises(ValueError) as e:
         read(root)
-    assert str(e.value) == f"LeRobot data needs {missing}; run: pip install -r requirements-lerobot.txt"
+    assert str(e.value) == f"LeRobot data needs {missing}; run: pip install -r formats/requirements.txt"
 
 
 def test_pictures_in_the_tables_need_no_av(tmp_path, monkeypatch):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from model import VLA, ModelConfig
-from pretrained import load_gpt2, load_vit, read_safetensors
+from formats.weights import load_gpt2, load_vit, read_safetensors
 
 SMALL = dict(n_vocab=50, image_size=16, patch_size=4, vit_layer=2, vit_head=2, vit_embd=16, n_layer=2, n_head=2, n_embd=8,
              max_text=12, gelu="tanh", attention="causal", vit_cls=True, vit_eps=1e-12)

@@ -18,9 +18,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-import draw
-import web
-from world import CARDS, INSTRUCTIONS, KINDS, VOCABULARIES, Request, day, person
+from world import draw, web
+from world.scene import CARDS, INSTRUCTIONS, KINDS, VOCABULARIES, Request, day, person
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Table 4: column -> (whose things are to be moved, how the lab looks). "pairs" are a known colour and a known thing never seen together

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import numpy as np
 from PIL import Image
 
-from logs import Log
+from formats.log import Log
 
 
 def extra(module):
@@ -18,7 +18,7 @@ def extra(module):
     try:
         return importlib.import_module(module)
     except ImportError:
-        raise ValueError(f"LeRobot data needs {module.split('.')[0]}; run: pip install -r requirements-lerobot.txt") from None
+        raise ValueError(f"LeRobot data needs {module.split('.')[0]}; run: pip install -r formats/requirements.txt") from None
 
 
 @contextmanager

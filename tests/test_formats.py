@@ -11,7 +11,7 @@ from PIL import Image
 import data
 import eval as evaluation
 import train
-from logs import VQA, Folder, open_log
+from formats.log import VQA, Folder, open_log
 from test_tokenizer import gpt2_files
 
 ROOT = Path(__file__).parent.parent

@@ -12,7 +12,7 @@ another on who reads what, the place of an interrupted run is the number of its 
 the bins.
 
 Here are what all formats share, and the two plainest: Folder, a robot log of one's own, and VQA, anyone's pictures with questions.
-RLDS has a file of its own (logs_rlds.py), and so has LeRobot (logs_lerobot.py): read those only if your data comes that way.
+RLDS has a file of its own (rlds.py), and so has LeRobot (lerobot.py): read those only if your data comes that way.
 """
 import hashlib
 import json
@@ -332,8 +332,8 @@ def open_log(half: str, format: str, path, cache="data", quiet=False, **options)
     The log at path. half: "robot" or "web", which have formats of their own; options: what the format's class says of its keys.
     ValueError if the format or an option is not known, or the files are not as they must be.
     """
-    from logs_lerobot import LeRobot
-    from logs_rlds import RLDS
+    from formats.lerobot import LeRobot
+    from formats.rlds import RLDS
     formats = {kind.format: kind for kind in ((RLDS, LeRobot, Folder) if half == "robot" else (VQA,))}
     if format not in formats:
         raise ValueError(f"format = {format!r} under [[{half}]]; use one of: world, {', '.join(formats)}")

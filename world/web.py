@@ -1,69 +1,79 @@
 """
-"The web": pictures without a robot, and questions about them. It stands for the billion captioned pictures and the
-visual question answering sets of the paper (appendix B): here a noun, a symbol, a face or a word of another language is
-met in many pictures, and no robot has ever touched it.
+"The web": pictures without a robot, and questions about them. It stands for the billion captioned pictures
+and the visual question answering sets of the paper (appendix B). Here a noun, a symbol, a face or a word of
+another language is met in many pictures, and no robot has ever touched it.
 
     pixels, facts = draw_picture(rng, size=64, names=[...])      what is drawn, and the truth about it
     ask(facts, "locate", rng) -> ("Q: where is the duck? A:", " 12 20")
 
-A fact is {"name", "column", "row", ...}; columns and rows run from 0 to 1. Positions are answered on a grid of 32 x 32, in
-the same integer words that the arm's bins use: seeing and acting share their vocabulary.
+A fact is {"name", "column", "row", ...}; columns and rows run from 0 to 1. Positions are answered on a grid
+of 32 x 32, in the same integer words as the bins of the arm: seeing and acting share their vocabulary.
 """
 import numpy as np
 
-from tokenizer import ACTION, plan, prompt, wish
+from tokenizer import plan, prompt, wish
 from world import draw
-from world.scene import CARD, CARDS, COLORS, INSTRUCTIONS, KINDS, STEP, WORDINGS, level, person
+from world.scene import CARD, CARDS, COLORS, INSTRUCTIONS, KINDS, STEP, VOCABULARIES, WORDINGS, level, person
 
 GRID = 32
-CARD_CATEGORY = {**{card: category for category, cards in CARDS.items() for card in cards}, **{f"{c} mat": "mat" for c in COLORS}}
-# the colour of what has only one
-NATURAL = {"apple": "red", "orange": "orange", "sponge": "yellow", "strawberry": "red", "banana": "yellow", "duck": "yellow",
-           "pear": "green", "carrot": "orange", "eggplant": "purple", "mushroom": "red", "phone": "black"}
+CARD_CATEGORY = {**{card: category for category, cards in CARDS.items() for card in cards},
+                 **{f"{c} mat": "mat" for c in COLORS}}
+# the colour of things that come in one colour only
+NATURAL = {"apple": "red", "orange": "orange", "sponge": "yellow", "strawberry": "red", "banana": "yellow",
+           "duck": "yellow", "pear": "green", "carrot": "orange", "eggplant": "purple", "mushroom": "red",
+           "phone": "black"}
 
 # the article carries the gender, which the adjective follows
 LANGUAGES = {
-    "es": {"apple": "la manzana", "orange": "la naranja", "can": "la lata", "cup": "la taza", "bowl": "el tazón",
-           "block": "el bloque", "bottle": "la botella", "sponge": "la esponja", "bag": "la bolsa", "marker": "el rotulador",
-           "banana": "el plátano", "strawberry": "la fresa", "pear": "la pera", "carrot": "la zanahoria",
-           "eggplant": "la berenjena", "mushroom": "la seta", "duck": "el pato", "ball": "la pelota",
-           "hammer": "el martillo", "phone": "el teléfono"},
-    "fr": {"apple": "la pomme", "orange": "l'orange", "can": "la canette", "cup": "la tasse", "bowl": "le bol",
-           "block": "le cube", "bottle": "la bouteille", "sponge": "l'éponge", "bag": "le sac", "marker": "le feutre",
-           "banana": "la banane", "strawberry": "la fraise", "pear": "la poire", "carrot": "la carotte",
-           "eggplant": "l'aubergine", "mushroom": "le champignon", "duck": "le canard", "ball": "la balle",
-           "hammer": "le marteau", "phone": "le téléphone"},
-    "de": {"apple": "der Apfel", "orange": "die Orange", "can": "die Dose", "cup": "die Tasse", "bowl": "die Schüssel",
-           "block": "der Klotz", "bottle": "die Flasche", "sponge": "der Schwamm", "bag": "die Tüte", "marker": "der Stift",
-           "banana": "die Banane", "strawberry": "die Erdbeere", "pear": "die Birne", "carrot": "die Karotte",
-           "eggplant": "die Aubergine", "mushroom": "der Pilz", "duck": "die Ente", "ball": "der Ball",
-           "hammer": "der Hammer", "phone": "das Telefon"},
+    "es": {"apple": "la manzana", "orange": "la naranja", "can": "la lata", "cup": "la taza",
+           "bowl": "el tazón", "block": "el bloque", "bottle": "la botella", "sponge": "la esponja",
+           "bag": "la bolsa", "marker": "el rotulador", "banana": "el plátano", "strawberry": "la fresa",
+           "pear": "la pera", "carrot": "la zanahoria", "eggplant": "la berenjena", "mushroom": "la seta",
+           "duck": "el pato", "ball": "la pelota", "hammer": "el martillo", "phone": "el teléfono"},
+    "fr": {"apple": "la pomme", "orange": "l'orange", "can": "la canette", "cup": "la tasse",
+           "bowl": "le bol", "block": "le cube", "bottle": "la bouteille", "sponge": "l'éponge",
+           "bag": "le sac", "marker": "le feutre", "banana": "la banane", "strawberry": "la fraise",
+           "pear": "la poire", "carrot": "la carotte", "eggplant": "l'aubergine",
+           "mushroom": "le champignon", "duck": "le canard", "ball": "la balle", "hammer": "le marteau",
+           "phone": "le téléphone"},
+    "de": {"apple": "der Apfel", "orange": "die Orange", "can": "die Dose", "cup": "die Tasse",
+           "bowl": "die Schüssel", "block": "der Klotz", "bottle": "die Flasche", "sponge": "der Schwamm",
+           "bag": "die Tüte", "marker": "der Stift", "banana": "die Banane", "strawberry": "die Erdbeere",
+           "pear": "die Birne", "carrot": "die Karotte", "eggplant": "die Aubergine", "mushroom": "der Pilz",
+           "duck": "die Ente", "ball": "der Ball", "hammer": "der Hammer", "phone": "das Telefon"},
 }
 # (masculine, feminine); German adjectives after "der, die, das" end alike
 ADJECTIVES = {
-    "es": dict(zip(COLORS, (("rojo", "roja"), ("verde",) * 2, ("azul",) * 2, ("amarillo", "amarilla"), ("morado", "morada"),
-                            ("blanco", "blanca"), ("marrón",) * 2, ("negro", "negra")))),
-    "fr": dict(zip(COLORS, (("rouge",) * 2, ("vert", "verte"), ("bleu", "bleue"), ("jaune",) * 2, ("violet", "violette"),
-                            ("blanc", "blanche"), ("marron",) * 2, ("noir", "noire")))),
+    "es": dict(zip(COLORS, (("rojo", "roja"), ("verde",) * 2, ("azul",) * 2, ("amarillo", "amarilla"),
+                            ("morado", "morada"), ("blanco", "blanca"), ("marrón",) * 2,
+                            ("negro", "negra")))),
+    "fr": dict(zip(COLORS, (("rouge",) * 2, ("vert", "verte"), ("bleu", "bleue"), ("jaune",) * 2,
+                            ("violet", "violette"), ("blanc", "blanche"), ("marron",) * 2,
+                            ("noir", "noire")))),
     "de": dict(zip(COLORS, ("rote", "grüne", "blaue", "gelbe", "lila", "weiße", "braune", "schwarze"))),
 }
 WHERE = {"es": "¿dónde está {}?", "fr": "où est {}?", "de": "wo ist {}?"}
-# whole sentences; what the article does in them is in say()
+# whole sentences; say() adapts the articles
 SENTENCES = {"pick": {"es": "toma {a}", "fr": "prends {a}", "de": "nimm {a}"},
-             "move near": {"es": "mueve {a} cerca de {b}", "fr": "déplace {a} près de {b}", "de": "bewege {a} neben {b}"}}
-# instructions that take a thought (section 4.4): what a person says -> what is wanted, as a noun or a category; and of all things of a colour
+             "move near": {"es": "mueve {a} cerca de {b}", "fr": "déplace {a} près de {b}",
+                           "de": "bewege {a} neben {b}"}}
+# Wishes: instructions that take a thought (section 4.4). What a person says -> what is wanted, as nouns or
+# categories; and TOGETHER, what is said of all things of a colour
 THOUGHTS = {
-    "I am thirsty": ("drink",), "bring me something to drink": ("drink",), "I am hungry": ("fruit", "snack"),
-    "bring me some fruit": ("fruit",), "I would like a snack": ("snack",), "the child wants to play": ("toy",),
-    "bring me a toy": ("toy",), "I spilled my tea": ("sponge",), "bring me what I can clean with": ("sponge",),
-    "I want to make coffee": ("cup",), "bring me what I can write with": ("marker",), "I want to drive in a nail": ("hammer",),
+    "I am thirsty": ("drink",), "bring me something to drink": ("drink",),
+    "I am hungry": ("fruit", "snack"), "bring me some fruit": ("fruit",),
+    "I would like a snack": ("snack",),
+    "the child wants to play": ("toy",), "bring me a toy": ("toy",),
+    "I spilled my tea": ("sponge",), "bring me what I can clean with": ("sponge",),
+    "I want to make coffee": ("cup",), "bring me what I can write with": ("marker",),
+    "I want to drive in a nail": ("hammer",),
 }
 TOGETHER = ("move all the {} things together", "the {} things belong together")
 
 
 def translate(name: str, language: str) -> str:
     """
-    A thing's name with its article.
+    The name of a thing with its article.
     Example: translate("red cup", "es") -> "la taza roja", translate("red cup", "de") -> "die rote Tasse"
     """
     *color, noun = name.split()
@@ -79,7 +89,7 @@ def say(skill: str, language: str, a: str, b: str = "") -> str:
     """
     An instruction in another language.
     Example: say("move near", "es", "apple", "green cup") -> "mueve la manzana cerca de la taza verde"
-    say("pick", "de", "blue block") -> "nimm den blauen Klotz"
+             say("pick", "de", "blue block") -> "nimm den blauen Klotz"
     """
     def put(name):
         words = translate(name, language).split() if name else []
@@ -97,23 +107,35 @@ def place(fact) -> str:
     return f" {int(fact['column'] * GRID)} {int(fact['row'] * GRID)}"
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------------------------------------
 # pictures
+
+def on_the_web(vocabulary: str, easy=False) -> dict:
+    """What web pictures show, as draw_picture takes it. easy: what the robot knows, and nothing else"""
+    names = VOCABULARIES[vocabulary]
+    if easy:
+        return dict(names=[*names["robot"]], cards=[], hair=[], wears=[*names["wears"]])
+    return dict(names=[*names["robot"], *names["pairs"], *names["web"]],
+                cards=[*names["cards"], *names["mats"]], hair=[*names["hair"]], wears=[*names["wears"]])
+
 
 def theme(rng, names, cards, hair):
     """
-    What a picture of several things is of, as names to draw in this order; none for anything. Half of such pictures have a theme, since
-    "the sum", "the different one" or "the person with the hat" need company of their own kind.
-    Example: ["3", "5", "red can"], or two of a kind and one that is not: ["red can", "blue can", "green cup"]
+    What a picture of several things is about, as names to draw in this order; [] for anything. Half of such
+    pictures have a theme, because "the sum", "the different one" and "the person with the hat" need others of
+    their kind beside them.
+
+    Example: ["3", "5", "red can"], or two of a sort and one that is not: ["red can", "blue can", "green cup"]
     """
     what = rng.random()
     if what < .15:
-        return [str(n) for n in rng.permutation([c for c in cards if c.isdigit()])[:rng.integers(2, 4)]]
+        digits = rng.permutation([c for c in cards if c.isdigit()])
+        return [str(n) for n in digits[:rng.integers(2, 4)]]
     if what < .25:
         return [str(n) for n in rng.permutation([c for c in cards if not c.endswith(" mat")])[:3]]
     if what < .35:
         return [str(n) for n in rng.permutation(hair)[:3]]
-    if what < .5:                                           # two that share a noun or a colour, one that does not
+    if what < .5:                                           # two that share a noun or a colour, and another
         alike = (lambda n: n.split()[-1]) if rng.random() < .5 else colour_of
         pairs = [n for n in names if alike(n) and sum(alike(n) == alike(m) for m in names) > 1]
         if not pairs or len({alike(n) for n in names}) == 1:
@@ -125,22 +147,46 @@ def theme(rng, names, cards, hair):
 
 
 def someone(rng, hair, wears):
-    """a face as of draw.draw_face, with each of what people may wear by chance. Example: {"hair": "white", "glasses": True, "hat": False, ...}"""
+    """
+    A face as draw.draw_face takes it, with each of what people may wear by chance.
+    Example: {"hair": "white", "glasses": True, "hat": False, "beard": False}
+    """
     return {"hair": hair, **{w: w in wears and bool(rng.random() < .5) for w in ("glasses", "hat", "beard")}}
 
 
 def draw_picture(rng, size, names, cards=(), hair=(), wears=()):
     """
-    One picture: one thing (40 %) or two to four, of the given names, cards and people (by their hair, and what they may wear), before
-    a random background, from a random camera, with colours that vary; where there are cards, now and then behind somebody's arm.
+    One picture: one thing (40 %) or two to four, of the given names, cards and people (by their hair, and
+    what they may wear), before a random background, from a random camera, with colours that vary. Where all
+    three are given, somebody's arm reaches into some of the pictures.
+
     Returns pixels (size, size, 3) uint8 and the list of facts.
     """
     camera = draw.Camera(tilt=rng.uniform(45, 80), width=rng.uniform(.42, .66))
     style = draw.Style(light=float(rng.uniform(.8, 1.15)))
     if rng.random() < 0.75:                                 # else a plain table: there are such photos, too
-        style = draw.Style(table=tuple(rng.uniform(.35, .95, 3)), floor=tuple(rng.uniform(.2, .9, 3)), light=style.light,
-                           texture=str(rng.choice(["plain", "wood", "stripes", "checks", "speckles", "cloth"])))
+        textures = ["plain", "wood", "stripes", "checks", "speckles", "cloth"]
+        style = draw.Style(table=tuple(rng.uniform(.35, .95, 3)), floor=tuple(rng.uniform(.2, .9, 3)),
+                           light=style.light, texture=str(rng.choice(textures)))
     pixels = draw.background(size, camera, style)
+    facts = _scene(rng, camera, names, cards, hair, wears)
+    for f in sorted(facts, key=lambda f: -f["x"]):          # the farthest first
+        at = np.array([f["x"], f["y"], 0.])
+        if "face" in f:
+            draw.draw_face(pixels, camera, f["face"], at)
+        elif f["name"] in CARD_CATEGORY:
+            draw.draw_card(pixels, camera, f["name"], at, yaw=f["yaw"] / 4)
+        else:
+            *color, noun = f["name"].split()
+            draw.draw_thing(pixels, camera, noun, draw.COLORS[color[0]] if color else None, at, yaw=f["yaw"])
+    if len(names) and len(cards) and len(hair) and rng.random() < .4:
+        draw_arm(pixels, facts, rng)
+    pixels = pixels * rng.uniform(.85, 1.15, 3) + rng.normal(0, .02, pixels.shape)
+    return (np.clip(pixels, 0, 1) * 255 + .5).astype(np.uint8), facts
+
+
+def _scene(rng, camera, names, cards, hair, wears):
+    """what lies where: the list of facts, with x, y (metres) and yaw for drawing"""
     n = 1 if rng.random() < 0.4 else int(rng.integers(2, 5))
     pools = [p for p in (names, cards, hair) if len(p)]
     weights = np.array([3., 2., 1.][:len(pools)])
@@ -152,7 +198,8 @@ def draw_picture(rng, size, names, cards=(), hair=(), wears=()):
             break
         spot = rng.uniform(-.21, .21, 2)
         column, row, _ = camera.project(np.array([*spot, .03]))
-        if not (.06 < column < .94 and .08 < row < .94) or any(np.linalg.norm(spot - s) < .115 for s in spots):
+        inside = .06 < column < .94 and .08 < row < .94
+        if not inside or any(np.linalg.norm(spot - s) < .115 for s in spots):
             continue
         if wanted:
             name = wanted[len(facts)]
@@ -166,9 +213,9 @@ def draw_picture(rng, size, names, cards=(), hair=(), wears=()):
         fact = {"name": name, "column": float(column), "row": float(row), "x": float(spot[0]),
                 "yaw": float(rng.uniform(-1.57, 1.57))}
         if pool is names:
-            noun = name.split()[-1]
-            fact["category"] = KINDS[noun].category
-            centre = camera.project(np.array([*spot, KINDS[noun].height / 2]))
+            kind = KINDS[name.split()[-1]]
+            fact["category"] = kind.category
+            centre = camera.project(np.array([*spot, kind.height / 2]))
             fact["column"], fact["row"] = float(centre[0]), float(centre[1])
         elif pool is hair:
             fact["face"] = someone(rng, name, wears)
@@ -176,42 +223,47 @@ def draw_picture(rng, size, names, cards=(), hair=(), wears=()):
         else:
             fact["category"] = CARD_CATEGORY[name]
         facts.append({**fact, "y": float(spot[1])})
-    for f in sorted(facts, key=lambda f: -f["x"]):
-        at = np.array([f["x"], f["y"], 0.])
-        if "face" in f:
-            draw.draw_face(pixels, camera, f["face"], at)
-        elif f["name"] in CARD_CATEGORY:
-            draw.draw_card(pixels, camera, f["name"], at, yaw=f["yaw"] / 4)
-        else:
-            *color, noun = f["name"].split()
-            draw.draw_thing(pixels, camera, noun, draw.COLORS[color[0]] if color else None, at, yaw=f["yaw"])
-    if len(pools) == 3 and rng.random() < .4:
-        draw_arm(pixels, facts, rng)
-    pixels = pixels * rng.uniform(.85, 1.15, 3) + rng.normal(0, .02, pixels.shape)
-    return (np.clip(pixels, 0, 1) * 255 + .5).astype(np.uint8), facts
+    return facts
 
 
 def draw_arm(pixels, facts, rng):
     """
-    Somebody's arm reaches into the picture and hides parts of things, as the robot's hand does with what it is near; no arm where it would
-    pass over the middle of one.
+    Somebody's arm reaches into the picture and hides parts of things, as the hand of the robot hides what
+    it is near. No arm is drawn where it would pass over the middle of a thing.
     """
     at, angle = np.array([[f["column"], f["row"]] for f in facts]), rng.uniform(0, 2 * np.pi)
     hand = at[rng.integers(len(at))] + rng.uniform(.05, .11) * np.array([np.cos(angle), np.sin(angle)])
     angle += rng.uniform(-1, 1)
     arm = np.array([np.cos(angle), np.sin(angle)])
-    beyond = ((at - hand) @ arm).clip(0)[:, None]            # how far along the arm each thing is
-    width, sleeve, skin = rng.uniform(.09, .16), rng.uniform(.1, .9, 3), np.array([.85, .65, .5]) * rng.uniform(.4, 1.1)
+    beyond = ((at - hand) @ arm).clip(0)[:, None]           # how far along the arm each thing is
+    width, sleeve = rng.uniform(.09, .16), rng.uniform(.1, .9, 3)
+    skin = np.array([.85, .65, .5]) * rng.uniform(.4, 1.1)
     if np.linalg.norm(at - hand - beyond * arm, axis=1).min() > .045:
         draw.stroke(pixels, [hand + .03 * arm, hand + 1.5 * arm], width, sleeve)
         draw.stroke(pixels, [hand], .8 * width, skin)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# questions. each kind is a function (facts, rng) -> (question, answer) or None where the picture does not allow it
+def web_pictures(seeds, size, names, cards, hair, wears):
+    """the stream of web pictures: "episodes" of one step {"picture", "facts"}"""
+    for seed in seeds:
+        picture, facts = draw_picture(np.random.default_rng([seed, 1]), size, names, cards, hair, wears)
+        yield [{"picture": picture, "facts": facts}]
+
+
+# ----------------------------------------------------------------------------------------------------------
+# Questions. A question type is a function (facts, rng) -> (question, answer), or None where the picture does
+# not allow such a question.
 
 def _one(facts, rng):
     return facts[rng.integers(len(facts))] if facts else None
+
+
+def _hand(facts):
+    return next((f for f in facts if f["name"] == "gripper"), None)
+
+
+def _things(facts):
+    return [f for f in facts if f["name"] != "gripper"]
 
 
 def locate(facts, rng):
@@ -220,19 +272,19 @@ def locate(facts, rng):
 
 
 def what_at(facts, rng):
-    f = _one([f for f in facts if f["name"] != "gripper"], rng)
+    f = _one(_things(facts), rng)
     return f and (f"what is at{place(f)}?", f" {f['name']}")
 
 
 def caption(facts, rng):
     """what is in the picture, from left to right"""
-    names = [f["name"] for f in sorted(facts, key=lambda f: f["column"]) if f["name"] != "gripper"]
+    names = [f["name"] for f in _things(sorted(facts, key=lambda f: f["column"]))]
     return ("what is in the picture?", " " + ", ".join(names)) if names else None
 
 
 def relation(facts, rng):
     """what is left or right of a thing, where only one answer is right"""
-    order = sorted((f for f in facts if f["name"] != "gripper"), key=lambda f: f["column"])
+    order = sorted(_things(facts), key=lambda f: f["column"])
     if len(order) != 2 or order[1]["column"] - order[0]["column"] < .1:
         return None
     i = rng.integers(2)
@@ -240,13 +292,14 @@ def relation(facts, rng):
 
 
 def color(facts, rng):
+    """of a thing whose noun no other coloured thing shares"""
     colored = [f["name"].split() for f in facts if f["name"].split()[0] in COLORS]
     nouns = [noun for _, noun in colored]
     c, noun = _one([cn for cn in colored if nouns.count(cn[1]) == 1], rng) or (None, None)
     return noun and (f"what colour is the {noun}?", f" {c}")
 
 
-def kind_of(facts, rng):
+def category(facts, rng):
     f = _one([f for f in facts if f.get("category")], rng)
     return f and (f"what kind of thing is the {f['name']}?", f" {f['category']}")
 
@@ -266,17 +319,22 @@ def sums(facts, rng):
 
 
 def translation(facts, rng):
-    """a sentence in English, without looking; of things in the picture, so that no word comes from elsewhere"""
+    """
+    a sentence in English, without looking; about things in the picture, so that no word comes from
+    elsewhere
+    """
     names = [f["name"] for f in facts if f["name"].split()[-1] in KINDS]
     if len(names) < 2:
         return None
     language = ("es", "fr", "de")[rng.integers(3)]
     if rng.random() < .5:
         return f"what is \"{say('pick', language, names[0])}\" in English?", f" pick {names[0]}"
-    return f"what is \"{say('move near', language, names[0], names[1])}\" in English?", f" move {names[0]} near {names[1]}"
+    sentence = say("move near", language, names[0], names[1])
+    return f"what is \"{sentence}\" in English?", f" move {names[0]} near {names[1]}"
 
 
-# -- ways to refer to a thing without its name: functions (facts, rng) -> (phrase, fact) where the phrase means just that one
+# -- Ways to refer to a thing without its name: functions (facts, rng) -> (phrase, fact). The phrase means
+#    that fact alone.
 
 def by_name(facts, rng):
     f = _one(facts, rng)
@@ -284,16 +342,17 @@ def by_name(facts, rng):
 
 
 def by_category(facts, rng):
-    """the only thing of its kind"""
-    kinds = [f.get("category") for f in facts]
-    f = _one([f for f in facts if f.get("category") and kinds.count(f["category"]) == 1], rng)
+    """the only thing of its category"""
+    categories = [f.get("category") for f in facts]
+    f = _one([f for f in facts if f.get("category") and categories.count(f["category"]) == 1], rng)
     return f and (f"the {f['category']}", f)
 
 
 def by_face(facts, rng):
     """the only person that wears it"""
     people = [f for f in facts if "face" in f]
-    wears = [(f, w) for f in people for w in ("glasses", "hat", "beard") if f["face"][w] and sum(p["face"][w] for p in people) == 1]
+    wears = [(f, w) for f in people for w in ("glasses", "hat", "beard")
+             if f["face"][w] and sum(p["face"][w] for p in people) == 1]
     f, w = _one(wears, rng) or (None, None)
     return f and (f"the person with {'glasses' if w == 'glasses' else 'a ' + w}", f)
 
@@ -317,18 +376,25 @@ def colour_of(name):
 
 def by_same_colour(facts, rng):
     """the only other thing that has the colour of a thing"""
-    pairs = [(f, g) for f in facts for g in facts if f is not g and colour_of(f["name"]) and colour_of(f["name"]) == colour_of(g["name"])]
+    pairs = [(f, g) for f in facts for g in facts
+             if f is not g and colour_of(f["name"]) and colour_of(f["name"]) == colour_of(g["name"])]
     f, g = _one([(f, g) for f, g in pairs if sum(f is h for h, _ in pairs) == 1], rng) or (None, None)
     return f and (f"the thing of the same colour as the {g['name']}", f)
 
 
 def by_difference(facts, rng):
-    """the only one of three or more whose noun the others do not share, while they all share theirs; and no other is so by its colour"""
+    """
+    The thing whose noun no other has, among three or more, where all the others share one noun. None where
+    one of these others differs from the rest by its colour: it might be meant as well.
+    """
     nouns, colours = [f["name"].split()[-1] for f in facts], [colour_of(f["name"]) for f in facts]
-    if any(colours.count(c) == 1 and len(set(colours)) == 2 and nouns.count(n) > 1 for c, n in zip(colours, nouns)):
+    if len(set(colours)) == 2 and any(colours.count(c) == 1 and nouns.count(n) > 1
+                                      for c, n in zip(colours, nouns)):
         return None
     odd = [f for f, noun in zip(facts, nouns) if nouns.count(noun) == 1 and noun in KINDS]
-    return ("the thing that is different", odd[0]) if len(nouns) > 2 and len(odd) == 1 and len(set(nouns)) == 2 else None
+    if len(nouns) > 2 and len(odd) == 1 and len(set(nouns)) == 2:
+        return "the thing that is different", odd[0]
+    return None
 
 
 def _by_language(language):
@@ -338,125 +404,139 @@ def _by_language(language):
     return by_language
 
 
-REFERENCES = {"category": by_category, "face": by_face, "sum": by_sum, "size": by_size, "same colour": by_same_colour,
-              "different": by_difference, "es": _by_language("es"), "fr": _by_language("fr"), "de": _by_language("de")}
+REFERENCES = {"category": by_category, "face": by_face, "sum": by_sum, "size": by_size,
+              "same colour": by_same_colour, "different": by_difference,
+              "es": _by_language("es"), "fr": _by_language("fr"), "de": _by_language("de")}
 
 
-# -- and what may be asked of the one that is referred to: its position, the way to it, or its name
+# -- What may be asked about the thing that is referred to: its position, its name, the way to it.
 
-def _where(kind):
+def _where(reference):
     def where(facts, rng):
-        found = REFERENCES[kind](facts, rng)
-        return found and (WHERE.get(kind, "where is {}?").format(found[0]), place(found[1]))
+        found = REFERENCES[reference](facts, rng)
+        return found and (WHERE.get(reference, "where is {}?").format(found[0]), place(found[1]))
     return where
 
 
-def _what(kind):
+def _what(reference):
     def what(facts, rng):
-        found = REFERENCES[kind]([f for f in facts if f["name"] != "gripper"], rng)
+        found = REFERENCES[reference](_things(facts), rng)
         return found and (f"what is {found[0]}?", f" {found[1]['name']}")
     return what
 
 
-def _way(kind):
+def _way(reference):
     def way(facts, rng):
-        found = REFERENCES[kind]([f for f in facts if f["name"] != "gripper"], rng)
+        found = REFERENCES[reference](_things(facts), rng)
         b = found and (_hand(facts) or _one([f for f in facts if f is not found[1]], rng))
-        return b and (f"which way is {found[0]} from the {b['name']}?", _step(b, found[1]))
+        return b and (f"which way is {found[0]} from the {b['name']}?", step_toward(b, found[1]))
     return way
 
 
-def _goal(kind=None):
+def way(facts, rng):
+    """
+    The step that leads from one thing toward another, dx and dy in the words of the arm: away and left are
+    above 128. In the robot's picture, the step from the gripper. A spatial relation, answered as the arm
+    would answer it.
+    """
+    if len(facts) < 2:
+        return None
+    b, a = _hand(facts), _one(_things(facts), rng)
+    b = b or _one([f for f in facts if f is not a], rng)
+    return f"which way is the {a['name']} from the {b['name']}?", step_toward(b, a)
+
+
+def step_toward(b, a):
+    """
+    The step of the arm from fact b toward fact a.
+    Example: a is 3 cm farther away and 9 cm to the right: " 192 0"
+    """
+    return "".join(f" {min(255, int((level(a[k] - b[k], STEP) / STEP + 1) * 128))}" for k in ("x", "y"))
+
+
+# -- The robot's own question, asked about a picture without a robot. The answer is two places, of what would
+#    be taken and of where it would go: there is no movement to tell.
+
+def _goal(reference=None):
     def goal(facts, rng):
         """
-        What the robot is asked, asked of a picture without one: all there is to answer is what would be taken from where to where (to pick: the
-        same place twice). Here cards and people are moved, too, which no hand can take.
-        Example: "Q: what action should the robot take to move apple near the sum of two plus one? A:" -> the places of the apple and the 3
+        To pick, the answer is the same place twice. Cards and people are moved as well here, which no hand
+        can take.
+
+        Example: "Q: what action should the robot take to move apple near the sum of two plus one? A:"
+            -> the places of the apple and the 3
         """
-        facts = [f for f in facts if f["name"] != "gripper"]
-        said, f = REFERENCES.get(kind, by_name)(facts, rng) or ("", None)
+        facts = _things(facts)
+        phrase, f = REFERENCES.get(reference, by_name)(facts, rng) or ("", None)
         others = [g for g in facts if g is not f]
         skills = ["pick"] * (f["name"].split()[-1] in KINDS) + ["move near"] * bool(others) if f else []
         if not skills:
             return None
         skill = skills[rng.integers(len(skills))]
-        text = INSTRUCTIONS[skill] if rng.random() < .5 else WORDINGS[skill][rng.integers(len(WORDINGS[skill]))]
+        wordings = WORDINGS[skill]
+        text = INSTRUCTIONS[skill] if rng.random() < .5 else wordings[rng.integers(len(wordings))]
         last = "{a}" if skill == "pick" else "{b}"
-        text = text.replace(f"the {last}", last) if kind else text      # such a phrase brings its own article
+        if reference:                                       # such a phrase brings its own article
+            text = text.replace(f"the {last}", last)
         a = f if skill == "pick" else others[rng.integers(len(others))]
-        return prompt(text.format(a=said if a is f else a["name"], b=said)), place(a) + place(f)
+        instruction = text.format(a=phrase if a is f else a["name"], b=phrase)
+        return prompt(instruction), place(a) + place(f)
     return goal
 
 
 def goal_of_sentence(facts, rng):
-    """the same of a whole instruction in another language"""
+    """the same for a whole instruction in another language"""
     things = [f for f in facts if f["name"].split()[-1] in KINDS]
     if not things:
         return None
     things, language = [things[i] for i in rng.permutation(len(things))], ("es", "fr", "de")[rng.integers(3)]
     a, b = things[0], things[-1]
     skill = "pick" if a is b or rng.random() < .5 else "move near"
-    said = say(skill, language, a["name"], b["name"])
-    return prompt(said), place(a) + place(a if skill == "pick" else b)
+    sentence = say(skill, language, a["name"], b["name"])
+    return prompt(sentence), place(a) + place(a if skill == "pick" else b)
 
+
+# -- Wishes (section 4.4).
 
 def thought(names, instruction, rng):
     """
-    Another way to say an instruction in a scene of things with these names, which takes a thought to understand and means nothing
-    else that is there; None if there is none.
+    A wish: another way to say an instruction in a scene of things with these names. It takes a thought to
+    understand, and it means nothing else that is there. None if there is no such wish.
+
     Example: thought(["apple", "blue can"], "pick blue can", rng) -> "I am thirsty"
     """
     skill, _, what = instruction.partition(" ")
     a, _, b = what.partition(" near ")
-    said = []
+    wishes = []
     if skill == "pick":
-        kind = lambda name: KINDS.get(name.split()[-1], CARD).category
-        fits = lambda name, wanted: name.split()[-1] in wanted or kind(name) in wanted
-        said = [text for text, wanted in THOUGHTS.items() if [n for n in names if fits(n, wanted)] == [a]]
+        def fits(name, wanted):
+            noun = name.split()[-1]
+            return noun in wanted or KINDS.get(noun, CARD).category in wanted
+        wishes = [text for text, wanted in THOUGHTS.items() if [n for n in names if fits(n, wanted)] == [a]]
     elif skill == "move" and b and colour_of(a):
         if sorted(n for n in names if colour_of(n) == colour_of(a)) == sorted([a, b]):
-            said = [text.format(colour_of(a)) for text in TOGETHER]
-    return str(rng.choice(said)) if said else None
+            wishes = [text.format(colour_of(a)) for text in TOGETHER]
+    return str(rng.choice(wishes)) if wishes else None
 
 
 def wished(facts, rng):
     """
-    A wish, and the plan that would fulfil it; a picture leaves nothing to do.
+    A wish, and the plan that would fulfil it; in a picture there is nothing more to do.
     Example: ("Instruction: I am thirsty.", " Plan: pick red can.")
     """
-    names = [f["name"] for f in facts if f["name"] != "gripper"]
+    names = [f["name"] for f in _things(facts)]
     things = [n for n in names if n.split()[-1] in KINDS]
     moves = [INSTRUCTIONS["move near"].format(a=a, b=b) for a in things for b in names if a != b]
     picks = [INSTRUCTIONS["pick"].format(a=a) for a in things]
     for tasks in (moves, picks):                            # few pictures allow a move, so it goes first
-        found = _one([(said, task) for task in tasks if (said := thought(names, task, rng))], rng)
+        found = _one([(text, task) for task in tasks if (text := thought(names, task, rng))], rng)
         if found:
-            return wish(found[0]), plan(found[1]).removesuffix(ACTION)
+            return wish(found[0]), plan(found[1])
     return None
 
 
-def way(facts, rng):
-    """
-    The step that leads from one thing toward another, dx and dy in the arm's own words: away and left are above 128.
-    Of the robot's picture, the step from the gripper. A spatial relation, answered as the arm would answer it.
-    """
-    if len(facts) < 2:
-        return None
-    b, a = _hand(facts), _one([f for f in facts if f["name"] != "gripper"], rng)
-    b = b or _one([f for f in facts if f is not a], rng)
-    return f"which way is the {a['name']} from the {b['name']}?", _step(b, a)
-
-
-def _step(b, a):
-    """the step of the arm from fact b toward fact a. Example: a is 3 cm farther away, 9 cm to the right: " 192 0" """
-    return "".join(f" {min(255, int((level(a[k] - b[k], STEP) / STEP + 1) * 128))}" for k in ("x", "y"))
-
-
-# questions about the robot's own picture, beside those above (the paper's Language-Table runs have such, appendix B)
-
-def _hand(facts):
-    return next((f for f in facts if f["name"] == "gripper"), None)
-
+# -- Questions about the robot's own picture, beside those above. (The paper's Language-Table runs have such
+#    questions, appendix B.)
 
 def gripper(facts, rng):
     f = _hand(facts)
@@ -473,39 +553,39 @@ def held(facts, rng):
     return f and ("what does the gripper hold?", f" {f['held']}")
 
 
-# the kinds that the tokenizer is made from where the web has no cards (data.corpus); those about cards and people find no answer there
-PLAIN = {"locate": locate, "what at": what_at, "caption": caption, "relation": relation, "way": way, "color": color,
-         "where category": _where("category"), "kind of": kind_of, "where face": _where("face"), "sums": sums,
-         "where sum": _where("sum"), "where size": _where("size"), "where es": _where("es"), "where fr": _where("fr"),
-         "where de": _where("de"), "gripper": gripper, "height": height, "held": held}
+# the types whose words the tokenizer learns where there are no cards (record.corpus); those about cards and
+# people find no answer there
+PLAIN = {"locate": locate, "what at": what_at, "caption": caption, "relation": relation, "way": way,
+         "color": color, "where category": _where("category"), "kind of": category,
+         "where face": _where("face"), "sums": sums, "where sum": _where("sum"), "where size": _where("size"),
+         "where es": _where("es"), "where fr": _where("fr"), "where de": _where("de"),
+         "gripper": gripper, "height": height, "held": held}
 
 
-def _framed(kind):
+def _framed(question_type):
     def framed(facts, rng):
-        found = kind(facts, rng)
+        found = question_type(facts, rng)
         return found and (f"Q: {found[0]} A:", found[1])
     return framed
 
 
-# the robot's own questions and wishes are prompts already (tokenizer.prompt, tokenizer.wish); all others get their frame here
-QUESTIONS = {**{kind: _framed(plain) for kind, plain in PLAIN.items()}, "translation": _framed(translation),
+# All types, by the names that presets use. The robot's own questions and wishes are prompts already
+# (tokenizer.prompt, tokenizer.wish); the others get their frame here. record.corpus draws in this order.
+QUESTIONS = {**{name: _framed(question) for name, question in PLAIN.items()},
+             "translation": _framed(translation),
              "goal": _goal(), "goal sentence": goal_of_sentence, "wish": wished,
-             **{f"{form} {kind}": _framed(make(kind)) for form, make in (("where", _where), ("way", _way), ("what", _what)) for kind in REFERENCES},
-             **{f"goal {kind}": _goal(kind) for kind in REFERENCES}}
+             **{f"{form} {reference}": _framed(make(reference))
+                for form, make in (("where", _where), ("way", _way), ("what", _what))
+                for reference in REFERENCES},
+             **{f"goal {reference}": _goal(reference) for reference in REFERENCES}}
 
 
-def ask(facts, kind, rng):
+def ask(facts, question_type, rng):
     """
-    One question of a kind about a picture, or None where the picture does not allow it.
-    Example: ask([{"name": "duck", "column": .4, "row": .65}], "locate", rng) -> ("Q: where is the duck? A:", " 12 20")
+    One question of a type about a picture, or None where the picture does not allow it.
+    Example: ask([{"name": "duck", "column": .4, "row": .65}], "locate", rng)
+        -> ("Q: where is the duck? A:", " 12 20")
     """
-    if kind not in QUESTIONS:
-        raise ValueError(f"unknown kind of question {kind!r}; there are: {', '.join(QUESTIONS)}")
-    return QUESTIONS[kind](facts, rng)
-
-
-def web_pictures(seeds, size, names, cards, hair, wears):
-    """the stream of web pictures: one-step "episodes" {"picture", "facts"}"""
-    for seed in seeds:
-        picture, facts = draw_picture(np.random.default_rng([seed, 1]), size, names, cards, hair, wears)
-        yield [{"picture": picture, "facts": facts}]
+    if question_type not in QUESTIONS:
+        raise ValueError(f"unknown question type {question_type!r}; there are: {', '.join(QUESTIONS)}")
+    return QUESTIONS[question_type](facts, rng)

@@ -1,133 +1,235 @@
 """
 Where samples come from, and how a sample becomes numbers.
 
-Every sample, robot or web, is one picture and a few questions with answers. Packed, it is four aligned lists: the picture,
-the tokens behind it, the number of the question that each token belongs to, and whether it is a target of the loss.
+A sample is one picture and a few questions with answers, from a robot or from the web. pack() makes aligned
+lists of it: the tokens, the number of the question that each belongs to, and what each token is: asked (no
+loss), said (loss), or one of the numbers of an action (loss).
 
-A robot sample (scheme "integer"; the action says: go on, 4 cm away, 4 cm to the left, 8 cm down, no turn, gripper open):
+A robot sample. The action says: go on, 4 cm away, 4 cm to the left, 8 cm down, no turn, gripper open.
 
     picture   64 x 64 x 3, which become 16 picture tokens in the model
-    tokens    Q: what action should the robot take to pick apple ? A: | 0 192 192 0 128 128 128 255 <eos> | Q: where is ...
+    tokens    Q: what action should the robot take to pick apple ? A: | 0 192 192 0 128 128 128 255 <eos> | Q: where is
     segment   1  1    1      1      1   1     1    1  1    1     1 1  | 1 1   1   1 1   1   1   1   1     | 2  2     2
-    target    .  .    .      .      .   .     .    .  .    .     . .  | x x   x   x x   x   x   x   x     | .  .     .
+    label     .  .    .      .      .   .     .    .  .    .     . .  | a a   a   a a   a   a   a   s     | .  .     .
 
-A web sample (no robot; several questions share the picture, and see it and themselves only):
+With a thought (section 4.4), words come before the action, and " Action:" ends them:
+
+    tokens    Instruction: I am thirsty. | Plan: pick red can. Action: | 0 192 192 0 128 128 128 255 <eos>
+    label     .            . .  .      . | s     s    s   s  s s       | a a   a   a a   a   a   a   s
+
+A web sample. There is no robot; several questions share the picture, and each sees the picture and itself
+only.
 
     tokens    Q: where is the duck ? A: | 12 20 <eos> | Q: what is at 25 9 ? A: | apple <eos>
     segment   1  1     1  1   1    1 1  | 1  1  1     | 2  2    2  2  2  2 2 2  | 2     2
-    target    .  .     .  .   .    . .  | x  x  x     | .  .    .  .  .  . . .  | x     x
+    label     .  .     .  .   .    . .  | s  s  s     | .  .    .  .  .  . . .  | s     s
 
-The text is packed; the picture comes from a log. The world's demonstrations and the web's pictures are recorded once, on first
-use, in data/<kind>-<hash of settings and code>/ (the training code reads logs; it never asks the expert). Logs and pictures of
-other people are read where they lie (formats/). A log, whoever made it, answers picture(i), instruction(i), actions[i], ask(i, ...).
+Pictures and words come from a Log. Whoever made it, a log answers the same five questions (class Log), and
+nothing else in this project knows where samples come from.
 """
-import hashlib
-import json
+import functools
+import importlib
+import io
+import os
+import shutil
+import signal
+import tempfile
 import warnings
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
-from tqdm import tqdm
+from PIL import Image, ImageOps
 
-from formats.log import Log, in_processes, make_folder, open_log
-from tokenizer import ActionTokenizer, Tokenizer, plan, prompt, wish
-from world import web
-from world.scene import ACTION_HIGH, ACTION_LOW, ACTION_NAMES, INSTRUCTIONS, KINDS, VOCABULARIES, WORDINGS, episodes
+from tokenizer import ACTION as ACTION_WORD, ActionTokenizer, Tokenizer
 
-# what any source may say of itself; what else it may say, its reader knows (formats/)
-SOURCE = {"robot": {"weight": float, "hold_out": int, "augment": bool, "n_bins": int}, "web": {"weight": float}}
-EASY = ("locate", "way", "what at", "caption")
-ROBOT_QUESTIONS = ("gripper", "height", "held", "locate", "way", "way", "way")
+# labels of tokens: no loss; loss; loss, and it is one of the numbers of an action
+ASKED, SAID, ACTION = 0, 1, 2
 
-
-# ---------------------------------------------------------------------------------------------------------------------
-# logs of the built-in world and web: pictures.u8 (N, S, S, 3), and a JSON line for every picture
-
-def _chunk(job):
-    stream, seeds, settings = job
-    steps = [step for episode in stream(seeds, **settings) for step in episode]
-    pictures = np.stack([step.pop("picture") for step in steps]) if steps else None
-    return len(seeds), pictures, [json.dumps(step, separators=(",", ":")) for step in steps]
+# format -> the class that reads it, opened by name when a preset asks for it. A format of your own is one more line.
+FORMATS = {"robot": {"world": "world.record:Demonstrations", "folder": "formats.folder:Folder",
+                     "rlds": "formats.rlds:RLDS", "lerobot": "formats.lerobot:LeRobot"},
+           "web": {"world": "world.record:WebPictures", "vqa": "formats.folder:VQA"}}
+# what a table of a preset may say in any format; what else it may say, its class declares (Log.options)
+COMMON = {"robot": {"name": "", "weight": 1.0, "hold_out": 21, "augment": False, "n_bins": 256},
+          "web": {"name": "", "weight": 1.0, "until": 0}}
 
 
-class WorldLog:
+# --------------------------------------------------------------------------------------------------------
+# logs
+
+class Log:
     """
-    A log of the world or of its web, recorded on first use. pictures (N, S, S, 3) uint8, memory-mapped; steps: N dicts.
-    stream: world.episodes or web.web_pictures, a function (seeds, **settings) -> iterator of episodes; n: how many seeds, from 0 on.
+    A source of samples, by number. RT-2 asks five things of it:
+
+        names, bounds, actions, episode     robot logs only: names of the D numbers, "terminate" first; (low, high), each
+                                            of D; (N, D), in the log's own units; (N,) int, the episode of
+                                            each step
+        len(log), picture(i)                (H, W, 3) uint8, of any size
+        request(i, rng)                     robot logs only: what the robot was told at step i, as a prompt, and the
+                                            thought that comes before the action ("" for plain RT-2)
+        ask(i, rng)                         one more question about picture i, and its answer; or None
+        texts()                             text that holds the words of the log, for the tokenizer to learn them from
+
+    Example: log.request(7, rng) -> ("Q: what action should the robot take to pick apple? A:", "")
+             log.ask(7, rng)     -> ("Q: where is the duck? A:", " 12 20")
+
+    options: what its table in a preset may say: key -> default, or a type where the key must be given. The
+    default's type is the key's type; a list holds texts, a dict counts by name. fingerprint changes when
+    what the log gives changes.
     """
-    names, previous = ACTION_NAMES, Log.previous
+    options, fingerprint = {}, ""
 
-    def __init__(self, folder, stream, n, settings, quiet=False):
-        here = Path(__file__).parent / "world"
-        code = b"".join((here / f).read_bytes() for f in ("draw.py", "scene.py", "web.py"))
-        key = hashlib.sha256(code + json.dumps([stream.__name__, n, settings]).encode()).hexdigest()[:12]
-        self.path = Path(folder) / f"{stream.__name__}-{key}"
-        if not self.path.exists():
-            make_folder(self.path, lambda empty: self._record(empty, stream, n, settings, quiet))
-        size = settings["size"]
-        self.pictures = np.memmap(self.path / "pictures.u8", np.uint8, "r").reshape(-1, size, size, 3)
-        with open(self.path / "steps.jsonl") as f:
-            self.steps = [json.loads(line) for line in f]
-        if len(self.steps) != len(self.pictures):
-            raise ValueError(f"{self.path}: {len(self.pictures)} pictures but {len(self.steps)} steps; delete the folder")
-        if self.steps and "action" in self.steps[0]:
-            self.actions = np.array([step["action"] for step in self.steps])
-            self.episode = np.array([step["episode"] for step in self.steps])
-            self.texts = list(dict.fromkeys(step["instruction"] for step in self.steps))
+    def __init__(self, *, cache, size, quiet, **options):
+        """cache: folder for recordings and indexes; size: pixels a side that the model sees, for logs that are drawn"""
+        raise NotImplementedError
 
-    @staticmethod
-    def _record(folder, stream, n, settings, quiet):
-        jobs = [(stream, range(n)[i:i + 50], settings) for i in range(0, n, 50)]
-        with tqdm(total=n, desc=f"drawing {stream.__name__}", unit="", disable=quiet) as bar, \
-                open(folder / "pictures.u8", "wb") as pictures, open(folder / "steps.jsonl", "w") as steps:
-            for done, frames, lines in in_processes(_chunk, jobs):
-                if lines:
-                    frames.tofile(pictures)
-                    steps.write("\n".join(lines) + "\n")
-                bar.update(done)
+    @classmethod
+    def check(cls, settings: dict):
+        """ValueError if options of the right type make no sense"""
 
-    def __len__(self):
-        return len(self.pictures)
+    def ask(self, i, rng):
+        return None
 
-    def instruction(self, i) -> str:
-        return self.steps[i]["instruction"]
-
-    def picture(self, i) -> np.ndarray:
-        return self.pictures[i]
-
-    def ask(self, i, rng, kinds):
-        """a question about picture i of one of the kinds, by chance; None if the picture does not allow it"""
-        return web.ask(self.steps[i]["facts"], kinds[rng.integers(len(kinds))], rng)
-
-    def thought(self, i, rng):
-        """the instruction of step i, said so that it takes a thought (web.thought), or None"""
-        return web.thought([f["name"] for f in self.steps[i]["facts"] if f["name"] != "gripper"], self.steps[i]["task"], rng)
-
-    def goals(self, i):
-        """what shall be taken at step i and where it shall go (World.goals), as the web says places. Example: " 12 20 3 4" """
-        return "".join(map(web.place, self.steps[i]["goals"]))
-
-    @staticmethod
-    def bounds():
-        return ACTION_LOW, ACTION_HIGH
+    def summary(self) -> str:
+        """one line for people, printed when the log is opened"""
+        return ""
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# samples: a picture and its questions, as token ids
+def log_class(half: str, format: str):
+    """Example: log_class("web", "vqa") -> formats.folder.VQA"""
+    if format not in FORMATS[half]:
+        raise ValueError(f"format = {format!r} under [[{half}]]; use one of: {', '.join(FORMATS[half])}")
+    module, name = FORMATS[half][format].split(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def settings_of(half: str, table: dict) -> dict:
+    """
+    One table [[robot]] or [[web]] of a preset, checked and completed with the defaults of its format.
+
+    Example: settings_of("web", {"format": "vqa", "path": "data/vqa"})
+        -> {"format": "vqa", "name": "vqa", "weight": 1.0, "until": 0, "path": "data/vqa", "outside": False}
+    """
+    if "format" not in table:
+        raise ValueError(f"a table [[{half}]] needs a format, one of: {', '.join(FORMATS[half])}; it says {table}")
+    kind = log_class(half, table["format"])
+    options, settings = {**COMMON[half], **kind.options}, {"format": table["format"]}
+    for key in table.keys() - options.keys() - {"format"}:
+        raise ValueError(f"[[{half}]] of format {table['format']!r} has no key {key!r}; there are: {', '.join(options)}")
+    for key, default in options.items():
+        if isinstance(default, type) and key not in table:
+            raise ValueError(f"[[{half}]] of format {table['format']!r} needs {key} = ... of type {default.__name__}")
+        wanted, value = default if isinstance(default, type) else type(default), table.get(key, default)
+        value = float(value) if wanted is float and type(value) is int else value
+        inside = value if type(value) is list else list(value.values()) if type(value) is dict else []
+        if type(value) is not wanted or not all(type(x) is (str if wanted is list else int) for x in inside):
+            name = {list: "list of texts", dict: "table of whole numbers"}.get(wanted, wanted.__name__)
+            raise ValueError(f"[[{half}]] of format {table['format']!r}: {key} = {value!r} must be of type {name}")
+        settings[key] = value
+    settings["name"] = settings["name"] or settings["format"]
+    for key, fits in (("weight", lambda x: 0 < x < np.inf), ("hold_out", lambda x: x == 0 or x >= 2), ("until", lambda x: x >= 0),
+                      ("n_bins", lambda x: x >= 2)):
+        if key in settings and not fits(settings[key]):
+            raise ValueError(f"[[{half}]] {settings['name']}: {key} = {settings[key]} is out of range")
+    kind.check(settings)
+    return settings
+
+
+def open_log(half: str, table: dict, cache="data", size=64, quiet=False) -> Log:
+    """The log that one table of a preset names; it is recorded or indexed in the folder cache on first use."""
+    settings = settings_of(half, table)
+    kind = log_class(half, settings["format"])
+    log = kind(cache=cache, size=size, quiet=quiet, **{key: settings[key] for key in kind.options})
+    if not quiet and log.summary():
+        print(f"{settings['name']}: {log.summary()}")
+    return log
+
+
+def open_logs(config, quiet=False) -> dict:
+    """
+    All logs of a configuration: half -> name -> (log, the settings of its table). A half that the run does
+    not use stays unopened: its dict is empty.
+    """
+    logs = {"robot": {}, "web": {}}
+    needed = {"robot": config.robot_fraction > 0, "web": config.robot_fraction < 1 or config.n_pretrain > 0}
+    for half in logs:
+        for table in getattr(config, half) if needed[half] else ():
+            settings = settings_of(half, table)
+            if settings["name"] in logs[half]:
+                raise ValueError(f"two tables [[{half}]] are called {settings['name']!r}; give each a name of its own")
+            logs[half][settings["name"]] = open_log(half, table, config.data_dir, config.image_size, quiet), settings
+        if needed[half] and not logs[half]:
+            raise ValueError(f"robot_fraction = {config.robot_fraction} with {config.n_pretrain} steps of pretraining needs "
+                             f"a table [[{half}]]")
+    return logs
+
+
+def make_tokenizer(logs: dict, n_vocab: int) -> Tokenizer:
+    """A vocabulary of the words of all logs."""
+    return Tokenizer.train((text for half in logs.values() for log, _ in half.values() for text in log.texts()), n_vocab)
+
+
+def make_actions(config, logs: dict, tokenizer: Tokenizer, known: dict) -> dict:
+    """
+    Robot's name -> its ActionTokenizer: the one of a checkpoint (known), or a new one with the bounds of
+    its log. ValueError if the log is of another robot than the checkpoint's of that name.
+    """
+    actions = dict(known)
+    for name, (log, settings) in logs["robot"].items():
+        if name not in actions:
+            actions[name] = ActionTokenizer(tokenizer, *log.bounds, config.scheme, log.names, settings["n_bins"])
+            continue
+        a, other = known[name], "give the log another name (name = ...)"
+        if a.names != tuple(log.names):
+            raise ValueError(f"robot {name!r}: the checkpoint has the numbers {a.names}, the log {tuple(log.names)}; {other}")
+        if a.n_bins != settings["n_bins"]:
+            raise ValueError(f"robot {name!r}: the checkpoint has n_bins = {a.n_bins}; leave it, or {other}")
+        numbers = np.asarray(log.actions)[:100_000]
+        outside = ((numbers < a.low) | (numbers > a.high)).mean()
+        if outside > .05:
+            raise ValueError(f"robot {name!r}: {outside:.0%} of the log's numbers are outside the checkpoint's bounds; "
+                             f"it is another robot: {other}")
+    return actions
+
+
+# --------------------------------------------------------------------------------------------------------
+# pictures
+
+def read_picture(source, name) -> np.ndarray:
+    """
+    The one place that opens a picture: source, a path or bytes of a JPEG or PNG -> (H, W, 3) uint8. What
+    would be lost without a word is an error that names the picture: 16-bit and float pixels, and more than
+    50 million of them.
+    """
+    try:
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=("JPEG", "PNG")) as picture:
+            if picture.width * picture.height > 50_000_000:
+                raise ValueError(f"it has {picture.width} x {picture.height} pixels; make it smaller")
+            if picture.mode.startswith(("I", "F")):
+                raise ValueError(f"its pixels are {picture.mode!r}, more than 8 bits; scale them to 8 bits yourself")
+            # a camera held upright says so in EXIF
+            return np.asarray(ImageOps.exif_transpose(picture).convert("RGB"))
+    except FileNotFoundError:
+        raise ValueError(f"{name}: this picture is named in the log, but is not there") from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as e:
+        raise ValueError(f"{name} cannot be read as a picture: {e}") from None
+
 
 def fit(picture, size, box=None):
-    """a picture (H, W, 3) uint8 of any size -> (size, size, 3); box: the part of it to take, (left, top, right, bottom) in pixels"""
-    if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8:
-        raise ValueError(f"a picture must be (height, width, 3) uint8, got {picture.shape} {picture.dtype}; convert it to RGB bytes")
+    """A picture (H, W, 3) uint8 -> (size, size, 3). box: the part to take, (left, top, right, bottom) in pixels"""
+    if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8 or 0 in picture.shape:
+        raise ValueError(f"a picture must be (height, width, 3) uint8, got {picture.shape} {picture.dtype}; "
+                         "convert it to RGB bytes")
     if picture.shape[:2] == (size, size) and box is None:
         return picture
     return np.asarray(Image.fromarray(picture).resize((size, size), Image.BILINEAR, box))
 
 
 def jitter(pictures, size, rng):
-    """the same random part (at least 0.9 of each side), brightness and contrast (0.8 to 1.2) of all pictures of a sample"""
+    """The same random crop (at least 0.9 of each side), brightness and contrast (0.8 to 1.2) of all pictures of a sample."""
     H, W, _ = pictures[0].shape
     side, left, top = rng.uniform(.9, 1), rng.random(), rng.random()
     box = (left * (1 - side) * W, top * (1 - side) * H, (left * (1 - side) + side) * W, (top * (1 - side) + side) * H)
@@ -136,304 +238,241 @@ def jitter(pictures, size, rng):
     return [((p - p.mean()) * contrast + p.mean() * light).clip(0, 255).astype(np.uint8) for p in pictures]
 
 
+# --------------------------------------------------------------------------------------------------------
+# samples: a picture and its questions, as token ids. A question is a list of (label, ids)
+
 class RobotData:
     """
-    Demonstrations as questions: first what to do (the action), then a few questions about the same picture where the log allows any.
-    sample(rng) -> pictures, list of (prompt ids, answer ids); pictures (S, S, 3), or (F, S, S, 3) for frames = F: the picture of the
-    step and those before it, the last one last. Every hold_out-th episode is not trained on: held_out=True has those.
-    thoughts: the share of samples whose instruction takes a thought, as often to pick as to move; with a plan they read
+    Demonstrations as questions: first what to do (the action), then questions about the same picture while
+    they fit. sample(rng) -> pictures (S, S, 3), or (frames, S, S, 3), the oldest first; list of questions.
 
-        Instruction: I am thirsty. | Plan: pick red can. Action: 0 192 192 0 128 128 128 255 <eos>
-
-    points: an action begins with two places in the picture, of what is to be taken and where it is to go, in the words of the web
-
-        Q: what action should the robot take to move apple near red can? A: | 12 20 3 4 0 192 192 0 128 128 128 255 <eos>
+    Every hold_out-th episode is not trained on; held_out = True has those. thought_len: most tokens of a
+    thought. With 0 the model acts at once, as the paper's plain RT-2; else " Action:" stands between
+    thought and action, even if the thought is empty, so that decoding knows when the action begins.
     """
 
-    def __init__(self, log, actions: ActionTokenizer, questions=ROBOT_QUESTIONS, text_len=64, size=None, frames=1, hold_out=21,
-                 held_out=False, augment=False, thoughts=0.0, plans=True, points=False):
-        self.log, self.questions, self.text_len, self.frames, self.augment = log, questions, text_len, frames, augment
-        self.size, self.tokenizer, self.actions = size or log.picture(0).shape[0], actions.tokenizer, actions
-        self.index = np.flatnonzero((np.asarray(log.episode) % hold_out == hold_out - 1) == held_out)
+    def __init__(self, log: Log, actions: ActionTokenizer, text_len=64, size=64, frames=1, hold_out=21, held_out=False,
+                 augment=False, thought_len=0):
+        self.log, self.actions, self.tokenizer = log, actions, actions.tokenizer
+        self.text_len, self.size, self.frames, self.augment, self.thought_len = text_len, size, frames, augment, thought_len
+        episode = np.asarray(log.episode)
+        self.index = np.flatnonzero((episode % hold_out == hold_out - 1) == held_out if hold_out else
+                                    np.full(len(episode), not held_out))
         if not len(self.index):
-            raise ValueError(f"no episode of {log.path} is {'held out' if held_out else 'left to train on'}: every {hold_out}th "
-                             "is held out; record more episodes, or set another hold_out in its table")
+            raise ValueError(f"no episode is {'held out' if held_out else 'left to train on'}: every {hold_out}th of "
+                             f"{len(np.unique(episode))} is held out; record more, or set another hold_out in its table")
+        # the log may be larger than memory
         chunks = np.array_split(self.index, 1 + len(self.index) // 100_000)
-        self.answers = np.concatenate([actions.encode(log.actions[i], quiet=True).astype(np.int32) for i in chunks])     # (n, D)
-        self.prompts = {text: self.tokenizer.encode(prompt(text)) for text in log.texts}
-        if actions.scheme == "overwrite":
-            lost = [text for text, ids in self.prompts.items() if set(ids) & set(actions.ids.tolist())]
-            if lost:
-                warnings.warn(f"{log.path}: {len(lost)} instructions have words whose tokens now mean bins, such as {lost[0]!r}")
-        longest = max(self.prompts, key=lambda text: len(self.prompts[text]))
-        needed = len(self.prompts[longest]) + 4 * points + len(actions.names) + 1
-        if needed > text_len:
-            raise ValueError(f"{log.path}: {longest!r} and its action take {needed} tokens; raise text_len = {text_len}")
-        self.thoughts, self.plans, self.points, groups = thoughts, plans, points, {}
-        if points and not hasattr(log, "goals"):
-            raise ValueError(f"{log.path}: only the built-in world knows the places of what is meant; set points = false")
-        if thoughts and not hasattr(log, "thought"):
-            raise ValueError(f"{log.path}: only the built-in world knows thoughts behind instructions; set thoughts = 0")
-        for n, i in enumerate(self.index if thoughts else ()):
-            if log.thought(i, np.random.default_rng(0)):
-                groups.setdefault(log.steps[i]["skill"], []).append(n)
-        self.thoughtful = list(groups.values())             # steps to pick, steps to move
-        if thoughts and not groups:
-            raise ValueError(f"{log.path}: no instruction can be said so that it takes a thought; set thoughts = 0")
+        self.answers = np.concatenate([actions.encode(log.actions[i], quiet=True).astype(np.int32) for i in chunks])  # (n, D)
+        self.check_words()
+
+    def check_words(self):
+        """Every instruction fits, before the first step, and none needs words that the bins have overwritten."""
+        bins, D, lost = set(self.actions.ids.tolist()), len(self.actions.names), set()
+        encode, rng = functools.lru_cache(100_000)(self.tokenizer.encode), np.random.default_rng(0)
+        for i in self.index[:200_000]:
+            prompt, thought = self.log.request(int(i), rng)
+            ids, said = encode(prompt), encode(thought)
+            needed = len(ids) + (len(said) + 1 if self.thought_len else 0) + D + 1
+            if needed > self.text_len:
+                raise ValueError(f"{prompt!r} and its action take {needed} tokens; raise text_len = {self.text_len}")
+            if len(said) > self.thought_len:
+                raise ValueError(f"the thought {thought!r} takes {len(said)} tokens; raise thought_len = {self.thought_len}")
+            if self.actions.scheme == "overwrite" and bins & {*ids, *said}:
+                lost.add(prompt)
+        if lost:
+            warnings.warn(f"{len(lost)} instructions have words whose tokens now mean bins, such as {min(lost)!r}")
+
+    def previous(self, i):
+        """the step before i in its episode, i itself if it is the first"""
+        return i - 1 if i > 0 and self.log.episode[i - 1] == self.log.episode[i] else i
 
     def pictures(self, i):
-        """the pictures that the model sees at step i, as they are in the log: a list of F"""
+        """The pictures that the model sees at step i, as the log has them: a list of `frames`, the oldest first."""
         steps = [i]
         for _ in range(self.frames - 1):
-            steps.insert(0, self.log.previous(steps[0]))
+            steps.insert(0, self.previous(steps[0]))
         return [self.log.picture(j) for j in steps]
 
     def sample(self, rng, n=None):
         """n: which of its own steps to take; without it a random one"""
-        said = None
-        if self.thoughts and rng.random() < self.thoughts:
-            group = self.thoughtful[rng.integers(len(self.thoughtful))]
-            n = group[rng.integers(len(group))]
-            said = self.log.thought(self.index[n], rng)
-        n = rng.integers(len(self.index)) if n is None else n
-        i, answer = self.index[n], [*self.answers[n].tolist(), self.tokenizer.eos]
-        if self.points:
-            answer = [*self.tokenizer.encode(self.log.goals(i)), *answer]
-        first = [(self.prompts[self.log.instruction(i)], answer)]
-        if said:
-            words = plan(self.log.steps[i]["task"] if self.plans else "")
-            first = [(self.tokenizer.encode(wish(said)), [*self.tokenizer.encode(words), *answer])]
-        seen = self.pictures(i)
-        seen = jitter(seen, self.size, rng) if self.augment else [fit(picture, self.size) for picture in seen]
-        return stack(seen), _fill(first, lambda: self.log.ask(i, rng, self.questions), self.text_len, self.tokenizer)
+        n = int(rng.integers(len(self.index))) if n is None else n
+        i, tok = int(self.index[n]), self.tokenizer
+        prompt, thought = self.log.request(i, rng)
+        said = [*tok.encode(thought), tok.action] if self.thought_len else []
+        action = [(ASKED, tok.encode(prompt)), (SAID, said), (ACTION, self.answers[n].tolist()), (SAID, [tok.eos])]
+        pictures = self.pictures(i)
+        pictures = jitter(pictures, self.size, rng) if self.augment else [fit(p, self.size) for p in pictures]
+        return stack(pictures), fill([action], lambda: self.log.ask(i, rng), self.text_len, tok)
 
 
 class WebData:
-    """Pictures without a robot, with questions. sample(rng) -> pictures, list of (prompt ids, answer ids), as RobotData has them."""
+    """Pictures without a robot, with questions. sample(rng) -> pictures, list of questions, as RobotData has them."""
 
-    def __init__(self, log, tokenizer: Tokenizer, questions=tuple(web.QUESTIONS), text_len=64, size=None, frames=1):
-        self.log, self.questions, self.text_len, self.tokenizer = log, questions, text_len, tokenizer
-        self.size, self.frames = size or log.picture(0).shape[0], frames
+    def __init__(self, log: Log, tokenizer: Tokenizer, text_len=64, size=64, frames=1):
+        self.log, self.tokenizer, self.text_len, self.size, self.frames = log, tokenizer, text_len, size, frames
 
     def sample(self, rng):
         for _ in range(100):
             i = int(rng.integers(len(self.log)))
-            questions = _fill([], lambda: self.log.ask(i, rng, self.questions), self.text_len, self.tokenizer)
-            if questions:
-                # a web picture stands still: it was the same a moment ago
+            questions = fill([], lambda: self.log.ask(i, rng), self.text_len, self.tokenizer)
+            if questions:       # a web picture stands still: it was the same a moment ago
                 return stack([fit(self.log.picture(i), self.size)] * self.frames), questions
-        raise ValueError(f"{self.log.path}: no question of 100 pictures fits text_len = {self.text_len}; raise it")
+        raise ValueError(f"no question about 100 pictures fits text_len = {self.text_len}; raise it")
 
 
 def stack(pictures):
     return np.stack(pictures) if len(pictures) > 1 else pictures[0]
 
 
-def _fill(questions, ask, text_len, tokenizer):
-    """add different questions, as ask() finds them, until the text is full"""
-    asked, length = set(), sum(len(p) + len(a) for p, a in questions)
+def length(question):
+    return sum(len(ids) for _, ids in question)
+
+
+def fill(questions, ask, text_len, tokenizer):
+    """Add different questions, as ask() finds them, until the text is full."""
+    asked, used = set(), sum(map(length, questions))
     for _ in range(20):
-        question = ask()
-        if question is None or question in asked:
+        found = ask()
+        if found is None or found in asked:
             continue
-        p, a = tokenizer.encode(question[0]), [*tokenizer.encode(question[1]), tokenizer.eos]
-        if length + len(p) + len(a) > text_len:
+        question = [(ASKED, tokenizer.encode(found[0])), (SAID, [*tokenizer.encode(found[1]), tokenizer.eos])]
+        if used + length(question) > text_len:
             break
-        asked.add(question)
-        questions.append((p, a))
-        length += len(p) + len(a)
+        asked.add(found)
+        questions.append(question)
+        used += length(question)
     return questions
 
 
 def pack(questions, text_len):
     """
-    A list of (prompt ids, answer ids) -> tokens, segment, target: lists of text_len, padded with 0, -1 and False.
-    Example: pack([([5, 6], [7]), ([8], [9])], 6) -> [5, 6, 7, 8, 9, 0], [1, 1, 1, 2, 2, -1], [F, F, T, F, T, F]
+    A list of questions -> tokens, segment, label: lists of text_len, padded with 0, -1 and ASKED.
+
+    Example: pack([[(ASKED, [5, 6]), (ACTION, [7]), (SAID, [2])], [(ASKED, [8]), (SAID, [9])]], 7)
+        -> [5, 6, 7, 2, 8, 9, 0], [1, 1, 1, 1, 2, 2, -1], [ASKED, ASKED, ACTION, SAID, ASKED, SAID, ASKED]
     """
-    tokens, segment, target = [], [], []
-    for n, (p, a) in enumerate(questions, start=1):
-        tokens += [*p, *a]
-        segment += [n] * (len(p) + len(a))
-        target += [False] * len(p) + [True] * len(a)
+    tokens, segment, label = [], [], []
+    for n, question in enumerate(questions, start=1):
+        for what, ids in question:
+            tokens += ids
+            segment += [n] * len(ids)
+            label += [what] * len(ids)
     empty = text_len - len(tokens)
     if empty < 0:
         raise ValueError(f"a sample of {len(tokens)} tokens does not fit text_len = {text_len}; raise text_len")
-    return tokens + [0] * empty, segment + [-1] * empty, target + [False] * empty
+    return tokens + [0] * empty, segment + [-1] * empty, label + [ASKED] * empty
+
+
+# --------------------------------------------------------------------------------------------------------
+# the co-training mix
+
+SHIFT_FROM = 1000       # words are moved from this step on: the first words have to be learnt at one place
 
 
 class Mix(torch.utils.data.Dataset):
     """
-    The co-training mix. Item (step, part) is one of the n_parts parts of the batch of that step, fixed by (seed, step, part)
-    alone, so that a resumed run goes on with the very samples that an uninterrupted one would see, on however many ranks.
+    The co-training mix. Item (step, k) is the k-th of the n_micro micro-batches of that step. It is fixed
+    by (seed, step, k) alone, so that a resumed run goes on with the very samples of an uninterrupted one,
+    on any number of ranks.
 
-    robots, webs: lists of (data, weight); easy: the same, of what the first easy_steps see instead of webs.
-    robot_fraction: the share of robot samples in every batch (paper: about 0.5 for PaLI-X, 0.66 for PaLM-E), once the first `pretrain`
-    steps are over. Within each half, sources are drawn by their weights.
-    An item is a dict: images (n, [F,] S, S, 3) uint8, tokens, segment (n, T) int64, target (n, T) bool, source (n,): which of the
-    robots a row comes from, -1 = web, and shift (n,): how many positions farther on its words stand, by chance, at most
-    `shift` and not before step shift_from.
+    robots, webs: lists of (data, settings of its table). In the first n_pretrain steps all samples are of
+    the web, then robot_fraction of every batch is of robots (paper: about 0.5 for PaLI-X, 0.66 for PaLM-E).
+    In each half, sources are drawn by their weight. Web sources with until = n have the web's half to
+    themselves in the first n steps, and are not used after that: easy pictures to begin with.
+
+    An item is a dict: images (n, [frames,] S, S, 3) uint8; tokens, segment, label (n, T) int64; source
+    (n,), which of the robots a row comes from, -1 = web; shift (n,), how many positions farther on its
+    words stand, by chance, at most `shift`.
     """
 
-    def __init__(self, robots, webs, batch_size, robot_fraction, text_len, pretrain=0, seed=0, n_parts=1, easy=(), easy_steps=0, shift=0, shift_from=0):
+    def __init__(self, robots, webs, batch_size, robot_fraction, text_len, n_pretrain=0, seed=0, n_micro=1, shift=0,
+                 shift_from=SHIFT_FROM):
         self.robots, self.webs, self.batch_size, self.text_len = robots, webs, batch_size, text_len
-        self.easy, self.easy_steps, self.shift, self.shift_from = easy, easy_steps, shift, shift_from
-        self.robot_fraction, self.pretrain, self.seed, self.n_parts = robot_fraction, pretrain, seed, n_parts
+        self.robot_fraction, self.n_pretrain, self.seed, self.n_micro = robot_fraction, n_pretrain, seed, n_micro
+        self.shift, self.shift_from = shift, shift_from
 
     def __getitem__(self, item):
-        step, part = item
-        rng = np.random.default_rng([self.seed, step, part])
-        n_robot = round(self.batch_size * self.robot_fraction) if step >= self.pretrain else 0
+        step, k = item
+        rng = np.random.default_rng([self.seed, step, k])
+        n_robot = round(self.batch_size * self.robot_fraction) if step >= self.n_pretrain else 0
+        webs = [s for s in self.webs if s[1]["until"] > step] or [s for s in self.webs if not s[1]["until"]]
         samples, source, shift = [], [], []
-        for row in range(part, self.batch_size, self.n_parts):          # robot and web in every part
-            sources = self.robots if row < n_robot else self.easy if step < self.easy_steps else self.webs
-            k = self.draw(sources, rng)
-            samples.append(sources[k][0].sample(rng))
-            source.append(k if row < n_robot else -1)
-            longest = max(len(p) + len(a) for p, a in samples[-1][1])
-            shift.append(rng.integers(min(self.shift, self.text_len - longest) + 1) if self.shift and step >= self.shift_from else 0)
-        tokens, segment, target = zip(*(pack(questions, self.text_len) for _, questions in samples))
+        for row in range(k, self.batch_size, self.n_micro):         # robot and web in every micro-batch
+            sources = self.robots if row < n_robot else webs
+            which = self.draw(sources, rng)
+            pictures, questions = sources[which][0].sample(rng)
+            samples.append((pictures, pack(questions, self.text_len)))
+            source.append(which if row < n_robot else -1)
+            room = self.text_len - max(map(length, questions))
+            move = self.shift > 0 and step >= self.shift_from
+            shift.append(int(rng.integers(min(self.shift, room) + 1)) if move else 0)
+        tokens, segment, label = zip(*(packed for _, packed in samples))
         return {"images": torch.from_numpy(np.stack([pictures for pictures, _ in samples])),
-                "tokens": torch.tensor(tokens), "segment": torch.tensor(segment), "target": torch.tensor(target),
+                "tokens": torch.tensor(tokens), "segment": torch.tensor(segment), "label": torch.tensor(label),
                 "source": torch.tensor(source), "shift": torch.tensor(shift)}
 
     @staticmethod
     def draw(sources, rng):
         if len(sources) == 1:
             return 0
-        weights = np.cumsum([weight for _, weight in sources])
+        weights = np.cumsum([settings["weight"] for _, settings in sources])
         return int(np.searchsorted(weights, rng.random() * weights[-1], side="right"))
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# the vocabulary
-
-def corpus(vocabulary: str, n: int = 4000):
-    """text that the tokenizer is trained on: instructions, and questions about pictures that are never drawn"""
-    rng = np.random.default_rng(0)
-    names, shown = VOCABULARIES[vocabulary], on_the_web(vocabulary)
-    for _ in range(n):
-        a, b = rng.choice(names["robot"], 2)
-        yield prompt(INSTRUCTIONS[str(rng.choice(list(INSTRUCTIONS)))].format(a=a, b=b))
-        if shown["cards"]:
-            wordings = [text for texts in WORDINGS.values() for text in texts]
-            yield prompt(str(rng.choice(wordings)).format(a=a, b="red item"))
-        facts = [{"name": str(name), "column": rng.random(), "row": rng.random(), "x": rng.uniform(-.2, .2),
-                  "y": rng.uniform(-.2, .2), "category": KINDS[name.split()[-1]].category}
-                 for name in rng.choice(shown["names"], 3, replace=False)]
-        if shown["cards"]:
-            card, hair = str(rng.choice(shown["cards"])), str(rng.choice(shown["hair"]))
-            facts += [{"name": card, "column": .5, "row": .5, "x": .1, "y": 0, "category": web.CARD_CATEGORY[card]},
-                      {"name": f"person with {hair} hair", "column": .2, "row": .5, "x": 0, "y": .1,
-                       "face": web.someone(rng, hair, shown["wears"])}]
-        facts += [{"name": "gripper", "column": .3, "row": .3, "x": 0, "y": 0, "height": 9, "held": "nothing"}]
-        for kind in [k for k in web.QUESTIONS if k != "wish"] if shown["cards"] else web.PLAIN:      # wishes: below, each as often
-            question = web.ask(facts, kind, rng)
-            if question:
-                yield "".join(question)
-    if shown["cards"]:                                      # words of questions that chance would rarely allow, and of wishes
-        yield from ["Q: where is the thing that is different? A:", "Q: where is the smallest number? A: the largest number"] * 20
-        for said in (*web.THOUGHTS, *(text.format("red") for text in web.TOGETHER)):
-            yield from [wish(said) + plan("pick apple")] * 20
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# from a configuration (train.Config) to samples
-
-def on_the_web(vocabulary: str, easy=False) -> dict:
-    """what web pictures show, as web.draw_picture takes it; easy: what the robot knows, and nothing else"""
-    names = {**VOCABULARIES[vocabulary], **({"pairs": (), "web": (), "cards": (), "hair": (), "mats": ()} if easy else {})}
-    return dict(names=[*names["robot"], *names["pairs"], *names["web"]], cards=[*names["cards"], *names["mats"]], hair=list(names["hair"]),
-                wears=list(names["wears"]))
-
-
-def open_source(c, half: str, table: dict, quiet=False):
-    """the log that one table [[robot]] or [[web]] of the configuration names, recorded or indexed on first use"""
-    if table["format"] == "world":
-        for key in table.keys() - {"format", "name", *SOURCE[half]}:
-            raise ValueError(f"[[{half}]] of format \"world\" has no key {key!r}; its settings are the preset's own (--help)")
-        if half == "robot":
-            settings = dict(vocabulary=c.vocabulary, skills=c.skills, size=c.image_size, days=c.days, wordings=c.wordings)
-            return WorldLog(c.data_dir, episodes, c.robot_episodes, settings, quiet)
-        return WorldLog(c.data_dir, web.web_pictures, c.web_pictures, dict(size=c.image_size, **on_the_web(c.vocabulary)), quiet)
-    keys = {k: v for k, v in table.items() if k not in ("format", "path", "name", *SOURCE[half])}
-    return open_log(half, table["format"], table["path"], c.data_dir, quiet, **keys)
-
-
-def open_sources(c, pretrain: int, quiet=False):
-    """all of them, as two dicts name -> (log, its table); a half that the run does not use stays unopened: its dict is empty"""
-    found = {"robot": {}, "web": {}}
-    for half, needed in (("robot", c.robot_fraction > 0), ("web", c.robot_fraction < 1 or pretrain)):
-        for table in getattr(c, half) if needed else ():
-            name = source_name(table)
-            if name in found[half]:
-                raise ValueError(f"two sources of [[{half}]] are called {name!r}; give each a name of its own (name = ...)")
-            found[half][name] = open_source(c, half, table, quiet), table
-            if not quiet and table["format"] != "world":
-                print(f"{name}: {found[half][name][0].summary()}")
-        if needed and not found[half]:
-            raise ValueError(f"robot_fraction = {c.robot_fraction} and pretrain_steps = {pretrain} need a source under [[{half}]]")
-    return found["robot"], found["web"]
-
-
-def source_name(table) -> str:
-    return table.get("name", table["format"])
-
-
-def make_tokenizer(c, robots, webs) -> Tokenizer:
-    """GPT-2's vocabulary from its files, or one trained on the texts of all sources"""
-    if c.tokenizer_from:
-        return Tokenizer.gpt2(c.tokenizer_from)
-
-    def texts():
-        if any(table["format"] == "world" for table in (*c.robot, *c.web)):
-            yield from corpus(c.vocabulary)
-        for log, table in robots.values():
-            yield from map(prompt, log.texts if table["format"] != "world" else ())
-        for log, table in webs.values():
-            rng = np.random.default_rng(0)
-            for i in rng.permutation(len(log))[:20_000] if table["format"] != "world" else ():
-                yield "".join(log.ask(int(i), rng, None))
-    return Tokenizer.train(texts(), c.n_vocab)
-
-
-def make_actions(c, robots, tokenizer: Tokenizer, state=None) -> dict:
-    """name -> ActionTokenizer of every robot: the checkpoint's, or one with the bounds of its log (the world's are always known)"""
-    known = {name: ActionTokenizer.from_state(saved, tokenizer) for name, saved in (state["robots"] if state else {}).items()}
-    actions = {}
-    for table in c.robot:
-        name = source_name(table)
-        log = robots[name][0] if name in robots else WorldLog if table["format"] == "world" else None
-        if name in known and log and known[name].names != tuple(log.names):
-            raise ValueError(f"robot {name!r}: the checkpoint has the numbers {known[name].names}, the log {tuple(log.names)}; "
-                             "give the log another name")
-        if name in known:
-            actions[name] = known[name]
-            if known[name].n_bins != table.get("n_bins", known[name].n_bins):
-                raise ValueError(f"robot {name!r}: the checkpoint has n_bins = {known[name].n_bins}; leave it, or give another name")
-            a = np.asarray(log.actions)[:100_000] if name in robots else known[name].low[None]
-            outside = ((a < known[name].low) | (a > known[name].high)).mean()
-            if outside > .05:
-                raise ValueError(f"robot {name!r}: {outside:.0%} of the log's numbers are outside the checkpoint's bounds; "
-                                 "it is another robot: give it another name (name = ...)")
-        elif log:
-            actions[name] = ActionTokenizer(tokenizer, *log.bounds(), c.scheme, log.names, table.get("n_bins", 256))
-    return actions
-
-
-def make_data(c, robots, webs, actions: dict, tokenizer: Tokenizer, pretrain: int, quiet=False):
-    """the mix of all sources, and batches of the demonstrations held out"""
-    shape = dict(text_len=c.text_len, size=c.image_size, frames=c.frames)
+def make_mix(config, logs: dict, actions: dict, tokenizer: Tokenizer):
+    """The mix of all logs, and batches of the demonstrations that are held out (None without any)."""
+    shape = dict(text_len=config.text_len, size=config.image_size, frames=config.frames)
 
     def robot_data(held_out):
-        return [(RobotData(log, actions[name], hold_out=table.get("hold_out", 21), held_out=held_out, **shape,
-                                augment=table.get("augment", False) and not held_out, thoughts=0 if held_out else c.thoughts,
-                                plans=c.plans, points=c.points), table.get("weight", 1.0))
-                for name, (log, table) in robots.items()]
-    web_data = [(WebData(log, tokenizer, c.web_questions, **shape), table.get("weight", 1.0)) for log, table in webs.values()]
-    easy, easy_steps = [], min(c.easy_steps, pretrain)
-    if easy_steps:
-        log = WorldLog(c.data_dir, web.web_pictures, c.web_pictures // 2, dict(size=c.image_size, **on_the_web(c.vocabulary, easy=True)), quiet)
-        easy = [(WebData(log, tokenizer, EASY, **shape), 1.0)]
-    mix = Mix(robot_data(False), web_data, c.batch_size, c.robot_fraction, c.text_len, pretrain, c.seed, c.micro_batches, easy, easy_steps, c.shift,
-              0 if c.init_from else c.shift_from)
-    return mix, robots and Mix(robot_data(True), [], 128, 1.0, c.text_len)
+        return [(RobotData(log, actions[name], hold_out=settings["hold_out"], held_out=held_out, **shape,
+                           augment=settings["augment"] and not held_out, thought_len=config.thought_len), settings)
+                for name, (log, settings) in logs["robot"].items() if settings["hold_out"] or not held_out]
+    webs = [(WebData(log, tokenizer, **shape), settings) for log, settings in logs["web"].values()]
+    # the weights of init_from know words at one place already, so they may move from the first step
+    mix = Mix(robot_data(False), webs, config.batch_size, config.robot_fraction, config.text_len, config.n_pretrain,
+              config.seed, config.micro_batches, config.shift, 0 if config.init_from else SHIFT_FROM)
+    held_out = robot_data(True)
+    return mix, Mix(held_out, [], 128, 1.0, config.text_len) if held_out else None
+
+
+# --------------------------------------------------------------------------------------------------------
+# what logs that are recorded or indexed on first use have in common
+
+def ignore_ctrl_c(_=None):
+    """for helper processes: the parent hears Ctrl-C and ends them in its own time"""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def in_processes(function, jobs):
+    """function(job) for every job, in order, as they come; in as many processes as there are cores"""
+    jobs = list(jobs)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    if min(len(jobs), cores) < 2:
+        yield from map(function, jobs)
+        return
+    import multiprocessing
+    with ProcessPoolExecutor(min(len(jobs), cores), multiprocessing.get_context("spawn"), ignore_ctrl_c) as pool:
+        try:
+            yield from pool.map(function, jobs, chunksize=1 + len(jobs) // (cores * 64))
+        except BrokenProcessPool:
+            raise ValueError("a helper process was killed (out of memory?), or the script that started this has no "
+                             "`if __name__ == \"__main__\":`") from None
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def make_folder(path: Path, fill):
+    """fill(folder) makes it under another name first: a folder is there whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f"{path.name}.", dir=path.parent))
+    temporary.chmod(0o755)
+    try:
+        fill(temporary)
+        try:
+            os.replace(temporary, path)
+        except OSError:
+            if not path.exists():                           # another run may have made the same one meanwhile
+                raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

@@ -1,19 +1,20 @@
 """
-The vision-language-action model: a ViT that reads the picture, a GPT that reads words and writes words or actions.
+The vision-language-action model: a ViT that reads the picture, a GPT that reads words and writes words or
+actions.
 
     picture (H, W, 3) -> patches -> ViT -> 2x2 pooling -> projector -> n_image tokens --+
                                                                                         +-> GPT -> next token
     text    "Q: what action should the robot take to pick apple? A:"  -> embeddings ----+
 
-- one pre-LayerNorm Block serves both; its parts have GPT-2's names
-- an action is eight more words of the same vocabulary: there is no action head (RT-2, section 3.2)
-- the token embedding is tied to the output head: knowing a word and saying it is one matrix
-- several questions may follow each other behind one picture; a question sees the picture and itself, nothing else,
-  so a packed sequence gives the very numbers that the questions would give one by one
-- a sample may have several pictures, one after the other (frames = 2: the last step's and this one's)
+- One pre-LayerNorm Block serves both; its parts have GPT-2's names.
+- An action is eight more words of the same vocabulary: there is no action head (RT-2, section 3.2).
+- The token embedding is tied to the output head: knowing a word and saying it is one matrix.
+- Several questions may follow each other behind one picture. A question sees the picture and itself, nothing else,
+  so a packed sequence gives the very numbers that the questions would give one by one.
+- A sample may have several pictures, one after the other (frames = 2: the last step's and this one's).
 
-This file knows tensors only: no words, no robot, no files. The options gelu, vit_cls and vit_eps are there so that published
-weights fit into the same Block; formats/weights.py reads those.
+This file knows tensors only: no words, no robot, no files. The options gelu, vit_cls and vit_eps are there
+so that published weights fit into the same Block (formats/weights.py).
 """
 import math
 from dataclasses import dataclass
@@ -36,9 +37,9 @@ class ModelConfig:
     n_head: int = 4
     n_embd: int = 96
     max_text: int = 64          # tokens of text behind a picture
-    attention: str = "prefix"   # prompts see themselves both ways (PaLI-X-like) or "causal" (PaLM-E-like)
-    frames: int = 1             # pictures a sample has
-    gelu: str = "none"          # of the GPT: exact, or "tanh", the approximation that GPT-2 has; the ViT's is exact
+    attention: str = "prefix"   # prompts see themselves both ways (like PaLI-X), or "causal" (like PaLM-E)
+    frames: int = 1             # pictures of a sample
+    gelu: str = "none"          # of the GPT: exact, or "tanh", GPT-2's approximation; the ViT's is exact
     vit_cls: bool = False       # a class token in front of the patches, as published ViTs have
     vit_eps: float = 1e-5       # epsilon of the ViT's LayerNorms; published ViTs have 1e-12
 
@@ -57,46 +58,50 @@ class ModelConfig:
 
     @property
     def n_image(self) -> int:
-        """tokens that the picture, or all the pictures of a sample, take in the GPT"""
+        """tokens that all the pictures of a sample take in the GPT"""
         return self.frames * (self.image_size // (2 * self.patch_size)) ** 2
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------------
 # who sees whom
 
 def attention_mask(segment, causal):
     """
-    Which position may look at which. segment (B, T) int: 0 = picture, 1, 2, ... = the questions, -1 = padding.
-    causal (B, T) bool: True where a token must not be seen by those before it. Returns (B, T, T) bool, [b, i, j] = i sees j.
+    Which position may look at which. segment (B, T) int: 0 = picture, 1, 2, ... = the questions, -1 =
+    padding. causal (B, T) bool: True where a token must not be seen by those before it. Returns (B, T, T)
+    bool; [b, i, j] = i sees j.
 
-    Token i sees token j if j is picture or of the same question, and if no causal token separates them going back:
-    the running count of causal tokens gives every token a rank, and one looks at ranks up to its own.
+    Token i sees token j if j is picture or of the same question, and if no causal token separates them going
+    back: the running count of causal tokens gives every token a rank, and one looks at ranks up to its own.
 
     Example, two picture tokens, then a question of two prompt tokens (prefix) and two answer tokens (causal):
         segment 0 0 1 1 1 1      rank 0 0 0 0 1 2      i\\j  0 1 2 3 4 5
         causal  0 0 0 0 1 1                           0,1   x x . . . .    the picture sees itself only,
                                                       2,3   x x x x . .    the prompt sees picture and prompt,
-                                                      4     x x x x x .    an answer token sees all that came before
+                                                      4     x x x x x .    an answer token sees all before it
                                                       5     x x x x x x
     With causal = 0 0 1 1 1 1 instead, row 2 loses column 3: plain GPT attention over the text.
     """
     rank = causal.long().cumsum(1)
-    before = rank[:, None, :] <= rank[:, :, None]                                               # (B, T, T)
-    same = (segment[:, None, :] == segment[:, :, None]) | (segment[:, None, :] == 0)            # (B, T, T)
+    before = rank[:, None, :] <= rank[:, :, None]                                           # (B, T, T)
+    same = (segment[:, None, :] == segment[:, :, None]) | (segment[:, None, :] == 0)        # (B, T, T)
     return before & same
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------------
 # the transformer
 
 def attend(q, k, v, bias=None, fused=False):
-    """softmax(q k' / sqrt(D) + bias) v; q (B, H, T, D), k and v (B, H, T', D), bias (B, 1, T, T'): 0 to see, -inf not to"""
+    """
+    softmax(q k' / sqrt(D) + bias) v; q (B, H, T, D), k and v (B, H, T', D), bias (B, 1, T, T'): 0 to see,
+    -inf not to.
+    """
     if fused:
         return F.scaled_dot_product_attention(q, k, v, attn_mask=None if bias is None else bias.to(q.dtype))
     # on a CPU the backward pass of the fused kernel is twice as slow as these three lines
-    att = (q * q.size(-1) ** -0.5) @ k.transpose(-2, -1)                                         # (B, H, T, T')
+    att = (q * q.size(-1) ** -0.5) @ k.transpose(-2, -1)                                    # (B, H, T, T')
     att = att if bias is None else att + bias
-    return F.softmax(att, dim=-1).to(v.dtype) @ v                                                # (B, H, T, D)
+    return F.softmax(att, dim=-1).to(v.dtype) @ v                                           # (B, H, T, D)
 
 
 class Attention(nn.Module):
@@ -108,11 +113,12 @@ class Attention(nn.Module):
 
     def forward(self, x, bias=None, cache=None):
         B, T, C = x.shape
-        q, k, v = self.c_attn(x).view(B, T, 3, self.n_head, C // self.n_head).permute(2, 0, 3, 1, 4)   # 3 x (B, H, T, D)
+        qkv = self.c_attn(x).view(B, T, 3, self.n_head, C // self.n_head)                   # (B, T, 3, H, D)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)                                                # 3 x (B, H, T, D)
         if cache is not None:
-            k, v = cache.append(k, v)                                                            # (B, H, T so far, D)
-        y = attend(q, k, v, bias, fused=x.is_cuda)                                               # (B, H, T, D)
-        return self.c_proj(y.transpose(1, 2).reshape(B, T, C))
+            k, v = cache.append(k, v)  # (B, H, T so far, D)
+        y = attend(q, k, v, bias, fused=x.is_cuda)                                          # (B, H, T, D)
+        return self.c_proj(y.transpose(1, 2).reshape(B, T, C))                              # (B, T, C)
 
 
 class MLP(nn.Module):
@@ -135,24 +141,19 @@ class Block(nn.Module):
         self.attn = Attention(n_embd, n_head)
         self.ln_2 = nn.LayerNorm(n_embd, eps)
         self.mlp = MLP(n_embd, gelu)
+        self.recompute = False
 
     def forward(self, x, bias=None, cache=None):
+        # recompute (set it to train in less memory): keep only what passes between blocks, and compute the
+        # inside of each again on the way back. A third more work, a fraction of the memory, the same numbers.
+        if self.recompute and self.training:
+            return checkpoint(self._forward, x, bias, use_reentrant=False, preserve_rng_state=False)
+        return self._forward(x, bias, cache)
+
+    def _forward(self, x, bias=None, cache=None):
         x = x + self.attn(self.ln_1(x), bias, cache)
         x = x + self.mlp(self.ln_2(x))
         return x
-
-
-def run(blocks, x, bias=None, caches=None, recompute=False):
-    """
-    The blocks one after the other, (B, T, C) -> (B, T, C). recompute keeps only what passes between blocks and computes the
-    inside of each again on the way back: a third more work, a fraction of the memory, the same numbers.
-    """
-    for i, block in enumerate(blocks):
-        if recompute:
-            x = checkpoint(block, x, bias, use_reentrant=False, preserve_rng_state=False)        # a block draws nothing
-        else:
-            x = block(x, bias, caches[i] if caches else None)
-    return x
 
 
 class KVCache:
@@ -175,24 +176,26 @@ class ViT(nn.Module):
 
     def __init__(self, config: ModelConfig):
         super().__init__()
-        self.patch_size = config.patch_size
+        self.patch_size, width = config.patch_size, config.vit_embd
         n_patch = (config.image_size // config.patch_size) ** 2
-        self.patch = nn.Linear(3 * config.patch_size ** 2, config.vit_embd)
-        self.position = nn.Parameter(torch.randn(n_patch, config.vit_embd) * 0.02)
-        self.cls = nn.Parameter(torch.randn(config.vit_embd) * 0.02) if config.vit_cls else None
-        self.blocks = nn.ModuleList(Block(config.vit_embd, config.vit_head, eps=config.vit_eps) for _ in range(config.vit_layer))
-        self.ln_f = nn.LayerNorm(config.vit_embd, config.vit_eps)
+        self.patch = nn.Linear(3 * config.patch_size ** 2, width)
+        self.position = nn.Parameter(torch.randn(n_patch, width) * 0.02)
+        self.cls = nn.Parameter(torch.randn(width) * 0.02) if config.vit_cls else None
+        self.blocks = nn.ModuleList(Block(width, config.vit_head, eps=config.vit_eps)
+                                    for _ in range(config.vit_layer))
+        self.ln_f = nn.LayerNorm(width, config.vit_eps)
 
-    def forward(self, images, recompute=False):
-        """images (B, S, S, 3) uint8 -> (B, n_patch, vit_embd); the class token, if there is one, is not among them"""
+    def forward(self, images):
+        """images (B, S, S, 3) uint8 -> (B, n_patch, vit_embd); a class token is not among them"""
         B, S, _, _ = images.shape
         P, G = self.patch_size, S // self.patch_size
-        x = images.to(self.patch.weight.dtype) / 127.5 - 1
-        x = x.view(B, G, P, G, P, 3).permute(0, 1, 3, 2, 4, 5).reshape(B, G * G, P * P * 3)      # (B, n_patch, 3PP)
-        x = self.patch(x) + self.position
+        x = images.to(self.patch.weight.dtype) / 127.5 - 1                                  # -1 .. 1
+        x = x.view(B, G, P, G, P, 3).permute(0, 1, 3, 2, 4, 5)  # (B, G, G, P, P, 3)
+        x = self.patch(x.reshape(B, G * G, P * P * 3)) + self.position                      # (B, n_patch, C)
         if self.cls is not None:
-            x = torch.cat((self.cls.expand(B, 1, -1), x), dim=1)                                 # (B, 1 + n_patch, C)
-        x = run(self.blocks, x, recompute=recompute)
+            x = torch.cat((self.cls.expand(B, 1, -1), x), dim=1)  # (B, 1 + n_patch, C)
+        for block in self.blocks:
+            x = block(x)
         return self.ln_f(x if self.cls is None else x[:, 1:])
 
 
@@ -204,9 +207,9 @@ class VLA(nn.Module):
         self.projector = nn.Linear(4 * config.vit_embd, config.n_embd)
         self.wte = nn.Embedding(config.n_vocab, config.n_embd)          # tokens; also the output head
         self.wpe = nn.Embedding(config.n_image + config.max_text, config.n_embd)
-        self.blocks = nn.ModuleList(Block(config.n_embd, config.n_head, config.gelu) for _ in range(config.n_layer))
+        self.blocks = nn.ModuleList(Block(config.n_embd, config.n_head, config.gelu)
+                                    for _ in range(config.n_layer))
         self.ln_f = nn.LayerNorm(config.n_embd)
-        self.recompute = False      # set it to train in less memory, see run(); no part of the config, as it changes no number
         self.apply(self._init)
         for name, p in self.named_parameters():  # keep the residual stream's size at any depth, as GPT-2 does
             if name.endswith("c_proj.weight"):
@@ -221,41 +224,37 @@ class VLA(nn.Module):
             nn.init.zeros_(module.bias)
 
     @torch.no_grad()
-    def order(self, ids, size):
+    def add_sinusoids(self, ids, size=0.06):
         """
-        Let the tokens ids (n,), which mean 0, 1, 2, ..., begin as neighbours: waves of many lengths, from a few numbers to a few hundred, are
-        added to their random embeddings, so that what is learnt of " 20" is half known of " 21". A pretrained language model knows that.
+        Add sinusoids to the embeddings of the number tokens ids (n,), which mean 0, 1, 2, ..., so that
+        neighbouring numbers start out similar: what is learnt of " 20" is half known of " 21". A pretrained
+        language model knows that. The wavelengths go from a few numbers to a few hundred.
         """
         C = self.wte.weight.size(1)
-        angle = torch.arange(len(ids))[:, None] * math.pi * torch.logspace(-2.4, -0.3, C // 2)   # (n, C / 2)
-        self.wte.weight[torch.as_tensor(ids)] += size * torch.cat((angle.sin(), angle.cos()), 1).to(self.wte.weight.device)
+        frequency = math.pi * torch.logspace(-2.4, -0.3, C // 2)
+        angle = torch.arange(len(ids))[:, None] * frequency                                 # (n, C / 2)
+        waves = torch.cat((angle.sin(), angle.cos()), 1)                                    # (n, C)
+        self.wte.weight[torch.as_tensor(ids)] += size * waves.to(self.wte.weight.device)
 
-    # -- the three stages -------------------------------------------------------------------------------------------
+    # -- pictures and words become one sequence ------------------------------------------------------------
 
-    def look(self, images):
+    def encode_images(self, images):
         """
-        images (B, S, S, 3) uint8, or (B, frames, S, S, 3), the oldest first -> picture tokens (B, n_image, n_embd):
-        ViT, 2x2 pooling, projector. Each frame is seen by itself; where its tokens stand tells the GPT which one it is.
+        images (B, S, S, 3) uint8, or (B, frames, S, S, 3), the oldest first -> picture tokens
+        (B, n_image, n_embd): ViT, 2x2 pooling, projector. Each frame is seen by itself; the position of its
+        tokens tells the GPT which frame it is.
         """
         S, n = self.config.image_size, self.config.frames
-        frames = images[:, None] if n == 1 and images.ndim == 4 else images                      # (B, n, S, S, 3)
+        frames = images[:, None] if n == 1 and images.ndim == 4 else images                 # (B, n, S, S, 3)
         if frames.shape[1:] != (n, S, S, 3) or images.dtype != torch.uint8:
-            raise ValueError(f"images must be uint8 of shape (B, {f'{n}, ' * (n > 1)}{S}, {S}, 3), got {images.dtype} "
-                             f"{tuple(images.shape)}; resize the pictures, or set image_size and frames")
-        x = self.vit(frames.flatten(0, 1), self.recompute and self.training)                     # (B*n, G*G, C)
-        _, N, C = x.shape
+            raise ValueError(f"images must be uint8 of shape (B, {f'{n}, ' * (n > 1)}{S}, {S}, 3), got "
+                             f"{images.dtype} {tuple(images.shape)}; resize them, or set image_size and frames")
+        x = self.vit(frames.flatten(0, 1))                                                  # (B*n, G*G, C)
+        B, N, C = x.shape
         G = math.isqrt(N)
-        x = x.view(-1, G // 2, 2, G // 2, 2, C).permute(0, 1, 3, 2, 4, 5).reshape(len(images), n * N // 4, 4 * C)
-        return self.projector(x)                                                                 # (B, n_image, n_embd)
-
-    def think(self, x, bias, caches=None):
-        """the GPT's blocks: (B, T, n_embd) -> (B, T, n_embd)"""
-        return self.ln_f(run(self.blocks, x, bias, caches, self.recompute and self.training and not caches))
-
-    def logits(self, x):
-        return (x @ self.wte.weight.to(x.dtype).T).float()
-
-    # -- training ---------------------------------------------------------------------------------------------------
+        x = x.view(B, G // 2, 2, G // 2, 2, C).permute(0, 1, 3, 2, 4, 5)  # (B*n, G/2, G/2, 2, 2, C)
+        x = self.projector(x.reshape(len(images), n * N // 4, 4 * C))  # (B, n_image, n_embd)
+        return x + self.wpe.weight[:self.config.n_image]
 
     def embed(self, images, tokens, segment, target, shift=None):
         """picture and text as one sequence: x (B, n_image + T, C), and who sees whom in it"""
@@ -264,44 +263,56 @@ class VLA(nn.Module):
             raise ValueError(f"{T} tokens of text do not fit max_text = {self.config.max_text}")
         # every question counts its positions from its own first token, as if it stood alone behind the picture
         index = torch.arange(T, device=tokens.device).expand(B, T)
-        first = torch.cat((torch.ones_like(segment[:, :1], dtype=torch.bool), segment[:, 1:] != segment[:, :-1]), 1)
+        new = segment[:, 1:] != segment[:, :-1]
+        first = torch.cat((torch.ones_like(segment[:, :1], dtype=torch.bool), new), 1)      # (B, T)
         start = torch.where(first, index, 0).cummax(1).values
-        position = (index - start).masked_fill(segment < 0, 0)                                   # (B, T)
+        position = (index - start).masked_fill(segment < 0, 0)                              # (B, T)
         if shift is not None:
             position = position + shift[:, None]
-        picture = self.look(images) + self.wpe.weight[:N]                                        # (B, N, C)
-        text = self.wte(tokens) + self.wpe(N + position)                                         # (B, T, C)
-        x = torch.cat((picture.to(text.dtype), text), dim=1)                                     # (B, N + T, C)
-        return x, self._bias(segment, target)
+        text = self.wte(tokens) + self.wpe(N + position)                                    # (B, T, C)
+        x = torch.cat((self.encode_images(images).to(text.dtype), text), dim=1)             # (B, N + T, C)
+        return x, self.attention_bias(segment, target)
 
-    def _bias(self, segment, answer):
+    def attention_bias(self, segment, answer):
         """who sees whom, as numbers to add before the softmax: 0 or -inf, (B, 1, n_image + T, n_image + T)"""
         N = self.config.n_image
         causal = answer if self.config.attention == "prefix" else torch.ones_like(answer)
-        see = attention_mask(F.pad(segment, (N, 0)), F.pad(causal, (N, 0)))                      # (B, N + T, N + T)
+        see = attention_mask(F.pad(segment, (N, 0)), F.pad(causal, (N, 0)))  # (B, N + T, N + T)
         return torch.zeros(see.shape, device=see.device).masked_fill(~see, -torch.inf)[:, None]
+
+    def transform(self, x, bias, caches=None):
+        """the GPT's blocks: (B, T, n_embd) -> (B, T, n_embd)"""
+        for i, block in enumerate(self.blocks):
+            x = block(x, bias, caches[i] if caches else None)
+        return self.ln_f(x)
+
+    def logits(self, x):
+        return (x @ self.wte.weight.to(x.dtype).T).float()
+
+    # -- training ------------------------------------------------------------------------------------------
 
     def forward(self, images, tokens, segment, target, shift=None):
         """
-        images as in look(), tokens (B, T) int64, segment (B, T) int64 (1, 2, ... a question each; -1 padding),
-        target (B, T) bool: the tokens to be predicted, shift (B,) int64: how many positions farther on each row's words stand (None: 0).
-        Returns, for the M targets in reading order, the logits (M, n_vocab)
-        and the cross-entropies (M,). Only targets meet the output head, which saves most of its cost.
+        images as in encode_images; tokens (B, T) int64; segment (B, T) int64 (1, 2, ... a question each; -1
+        padding); target (B, T) bool: the tokens to be predicted; shift (B,) int64: how many positions
+        farther on each row's words stand (None: 0). Returns, for the M targets in reading order, the logits
+        (M, n_vocab) and the cross-entropies (M,). Only targets meet the output head, which saves most of
+        its cost.
         """
-        x, bias = self.embed(images, tokens, segment, target, shift)
-        x = self.think(x, bias)
-        x = x[:, self.config.n_image - 1:-1][target]         # the position before a target predicts it: (M, C)
+        x = self.transform(*self.embed(images, tokens, segment, target, shift))
+        x = x[:, self.config.n_image - 1:-1][target]        # the position before a target predicts it: (M, C)
         logits = self.logits(x)
         return logits, F.cross_entropy(logits, tokens[target], reduction="none")
 
-    # -- generation -------------------------------------------------------------------------------------------------
+    # -- generation ----------------------------------------------------------------------------------------
 
     @torch.no_grad()
     def generate(self, images, prompts, n_new, allowed=None, eos=None, cache=True, temperature=0.0, generator=None):
         """
-        images as in look(); prompts: B lists of token ids; allowed (n_new, n_vocab) bool: the tokens valid in each slot
-        (None: all), or a function of what was said so far, (B, t) -> (B, n_vocab) bool. temperature 0 takes the likeliest token, else tokens are drawn, by generator (a torch.Generator of the
-        images' device). Stops early when every row has said eos. Returns (B, n_new) int64, eos after the end.
+        images as in encode_images; prompts: B lists of token ids. allowed: a function that takes the new
+        tokens so far (B, t) and returns which may come next, (B, n_vocab) bool; None = all. temperature 0
+        takes the likeliest token, else tokens are drawn by generator (a torch.Generator of the images'
+        device). It stops early when every row has said eos. Returns (B, n_new) int64, eos after the end.
         With cache=False every step reads the whole sequence again: slower, the same tokens.
 
         Prompts of different length are padded on the right, and nobody sees the padding:
@@ -319,27 +330,26 @@ class VLA(nn.Module):
             tokens[i, :len(p)] = torch.tensor(p, device=device)
         index = torch.arange(P + n_new, device=device).expand(B, -1)
         answer = index >= P
-        segment = torch.where((index < lengths[:, None]) | answer, 1, -1)                        # (B, P + n_new)
-        bias = self._bias(segment, answer)
+        segment = torch.where((index < lengths[:, None]) | answer, 1, -1)                   # (B, P + n_new)
+        bias = self.attention_bias(segment, answer)
         position = N + torch.where(answer, lengths[:, None] + index - P, index)
-        picture = self.look(images) + self.wpe.weight[:N]
+        picture = self.encode_images(images)
         caches = [KVCache(B, config.n_head, N + P + n_new, config.n_embd // config.n_head, device, picture.dtype)
                   for _ in self.blocks] if cache else None
 
         done = torch.zeros(B, dtype=torch.bool, device=device)
         for t in range(n_new):
-            end, begin = P + t, 0 if t == 0 or not cache else P + t - 1     # text positions [begin, end) are read now
+            end, begin = P + t, 0 if t == 0 or not cache else P + t - 1     # text in [begin, end) is read now
             x = self.wte(tokens[:, begin:end]) + self.wpe(position[:, begin:end])
             if begin == 0:
                 x = torch.cat((picture, x), dim=1)
             rows = slice(0 if begin == 0 else N + begin, N + end)
-            x = self.think(x, bias[:, :, rows, :N + end], caches)
+            x = self.transform(x, bias[:, :, rows, :N + end], caches)       # the KV cache grows in here
             # the first answer token follows each prompt's own end, the others the token before
-            last = x[torch.arange(B, device=device), N + lengths - 1] if t == 0 else x[:, -1]    # (B, C)
+            last = x[torch.arange(B, device=device), N + lengths - 1] if t == 0 else x[:, -1]       # (B, C)
             logits = self.logits(last)
             if allowed is not None:
-                may = allowed(tokens[:, P:P + t]) if callable(allowed) else allowed[t]
-                logits = logits.masked_fill(~may, -torch.inf)
+                logits = logits.masked_fill(~allowed(tokens[:, P:P + t]), -torch.inf)
             if temperature:
                 choice = torch.multinomial(F.softmax(logits / temperature, dim=-1), 1, generator=generator)[:, 0]
             else:
@@ -353,16 +363,16 @@ class VLA(nn.Module):
                 break
         return tokens[:, P:]
 
-    # -- book-keeping -----------------------------------------------------------------------------------------------
+    # -- book-keeping --------------------------------------------------------------------------------------
 
     def n_weights(self) -> int:
         return sum(p.numel() for p in self.parameters())
 
     def flops(self, n_text: int, n_target: int) -> int:
-        """forward + backward floating-point operations for one sample: 6 a weight and token, and attention's products"""
+        """forward + backward floating-point operations of a sample: 6 a weight and token, and attention's products"""
         c, N = self.config, self.config.n_image
         patches = (c.image_size // c.patch_size) ** 2
-        seen = patches + c.vit_cls
-        vit = patches * 3 * c.patch_size ** 2 * c.vit_embd + seen * c.vit_layer * (12 * c.vit_embd ** 2 + 2 * seen * c.vit_embd)
+        T = patches + c.vit_cls
+        vit = patches * 3 * c.patch_size ** 2 * c.vit_embd + T * c.vit_layer * (12 * c.vit_embd ** 2 + 2 * T * c.vit_embd)
         gpt = (N + n_text) * c.n_layer * (12 * c.n_embd ** 2 + 2 * (N + n_text) * c.n_embd)
         return 6 * (c.frames * vit + N * 4 * c.vit_embd * c.n_embd + gpt + n_target * c.n_embd * c.n_vocab)

@@ -1,29 +1,16 @@
 """
-words and robot actions in one vocabulary (RT-2, arXiv 2307.15818, section 3.2, "robot-action fine-tuning").
+Words and robot actions in one vocabulary (RT-2, section 3.2).
 
-RT-2 has no action head. a language model already has a few thousand tokens it can write; some of them
-are given a second meaning: a bin of a robot action. then "which word comes next" and "how far should the
-hand move" are the same question, with the same softmax and the same loss. this file has the three parts:
+RT-2 has no action head. A language model already has thousands of tokens that it can write; some of them
+get a second meaning: a bin of a robot action. Then "which word comes next" and "how far should the hand
+move" are the same question, with the same softmax and the same loss. This file has three parts:
 
-    Tokenizer         byte-level BPE, trained here or GPT-2's own, run by tiktoken: str <-> token ids
-    ActionTokenizer   an action of D numbers <-> D token ids of that same vocabulary
-    prompt            the question the model is asked: "Q: what action should the robot take to ...? A:"
-    wish, plan        the same with a thought in between: "Instruction: I am thirsty." and " Plan: pick red can. Action:"
+    Tokenizer           byte-level BPE, run by tiktoken:        text <-> token ids
+    ActionTokenizer     an action of D numbers <-> D token ids of that same vocabulary
+    prompt, wish, plan  the sentences of the paper around them
 
-the vocabulary that is trained here, in the order of the ids:
-
-    0 .. 255        the 256 bytes, so that no text is ever unknown
-    256 .. 1255     the integers " 0" .. " 999" with the space before them: the token of " i" is 256 + i
-    1256, 1257      "Q:" and " A:", the frame of a prompt
-    1258 ..         what BPE merged from the corpus, the most frequent pair first
-    the last one    <eos>, which no text can encode to
-
-GPT-2's (Tokenizer.gpt2) keeps GPT-2's ids, so that its embedding rows fit: 0 .. 50255 are bytes and merges, 50256 is the
-end of text, here eos. " 0" .. " 361" happen to be tokens of its own; a vocabulary that lacks some of " 0" .. " 255" gets
-them as new tokens behind the last id.
-
-an action is eight numbers. each is cut into 256 uniform bins between its bounds, and the number of the bin
-is written as a token; going back, a bin means its centre. terminate has two values and so two bins:
+An action has eight numbers. Each is cut into 256 uniform bins between its bounds, and the number of the bin
+is written as a token. Going back, a bin means its centre. terminate has two values and so two bins:
 
     number       low     high    value   bin   token            means again
     terminate    0       1       0       0     256  = " 0"       0
@@ -36,165 +23,147 @@ is written as a token; going back, a bin means its centre. terminate has two val
     gripper      0       1       1       255   511  = " 255"     0.99805
 
     dy in full: floor((0.033 - -0.08) / 0.16 * 256) = floor(180.8) = 180, whose centre is
-    -0.08 + (180 + 0.5) * 0.16 / 256 = 0.03281. half a bin, 0.00031, is the most it can be off.
+    -0.08 + (180 + 0.5) * 0.16 / 256 = 0.03281. It is at most half a bin off: 0.00031.
 
-so the model reads "Q: what action should the robot take to pick up the red block? A:" and writes
-" 0 192 180 0 128 255 64 255", eight tokens. which tokens stand for the bins is the scheme:
+So the model reads "Q: what action should the robot take to pick up the red block? A:" and writes eight
+tokens, " 0 192 180 0 128 255 64 255". Which tokens stand for the bins is the scheme:
 
-    "integer"     bin i is the token of the integer i. RT-2-PaLI-X: its integers up to 1000 have a token each
-    "overwrite"   the 256 least used tokens of the vocabulary become the bins. RT-2-PaLM-E has no such integers;
-                  what those tokens meant as text is lost, so text must do without them
+    "integer"     Bin i is the token of the integer i. RT-2-PaLI-X: its integers up to 1000 have one token each.
+    "overwrite"   The 256 least used tokens of the vocabulary become the bins. RT-2-PaLM-E has no such integers.
+                  What these tokens meant as text is lost, so text has to do without them.
 
-terminate here is 0 = go on, 1 = stop. that is our choice: the examples of mid-task actions that the paper
-prints start with 1, so there a 1 probably means "go on".
+Here terminate = 1 means stop. The paper does not say. The mid-task actions that it prints begin with 1, so
+there a 1 probably means "go on".
 """
-import json
 import re
 import warnings
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from itertools import takewhile
-from pathlib import Path
 
 import numpy as np
 import tiktoken
 
 NAMES = ("terminate", "dx", "dy", "dz", "droll", "dpitch", "dyaw", "gripper")
+ACTION = " Action:"  # ends a thought: after it come the bins of an action and nothing else (section 4.4)
 
-# every character is a digit, a letter (all of non-ascii counts), white space or other, so nothing is left
-# out. \d, \w and \s are avoided on purpose: python's re and tiktoken's regex disagree on them beyond ascii.
-PATTERN = (r" ?[QA]:"                                         # the frame of a prompt
+# How text is split into pieces before BPE. Every character is a digit, a letter (all of non-ascii counts), white space
+# or other, so nothing is left out. \d, \w and \s are avoided: python's re and tiktoken's regex disagree on them.
+PATTERN = (r" ?[QA]:| Action:"                                # the frame of a prompt, and of a thought
            r"| ?[0-9]{1,3}"                                   # 0 .. 999 whole
-           r"| ?[A-Za-z\x80-\U0010FFFF]+"                     # a word with its leading space
+           r"| ?[A-Za-z\x80-\U0010FFFF]+"                     # a word with the space before it
            r"| ?[^A-Za-z0-9 \t\r\n\x80-\U0010FFFF]+"          # punctuation
            r"|[ \t\r\n]+")
-GPT2_PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-KINDS = {"own": (PATTERN, "<eos>"), "gpt2": (GPT2_PATTERN, "<|endoftext|>")}      # how text is split, how eos is shown
-BYTES = [bytes([i]) for i in range(256)]
+GPT2_PATTERN = r" Action:|'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+KINDS = {"own": (PATTERN, "<eos>"), "gpt2": (GPT2_PATTERN, "<|endoftext|>")}      # pattern, how eos is shown
+
+# A vocabulary that is trained here begins with these, so that the token of " i" is 256 + i. Behind them stand the
+# words that BPE merges from the corpus, the most frequent first. The last id is <eos>, which no text encodes to.
+BYTES = [bytes([i]) for i in range(256)]                      # no text is ever unknown
 INTEGERS = [b" %d" % i for i in range(1000)]
-FRAME = [b"Q:", b" A:"]
+FRAME = [b"Q:", b" A:", ACTION.encode()]
 FIXED = BYTES + INTEGERS + FRAME
 
 
+# --------------------------------------------------------------------------------------------------------
+# text <-> tokens
+
 def train_bpe(counts: dict[bytes, int], n_merges: int, ranks: dict[bytes, int] | None = None) -> dict[bytes, int]:
     """
-    byte-level BPE: merge the most frequent pair of neighbours, n_merges times, or until nothing is left to
-    merge. counts says how often each piece (a word with its space, say) occurs; ranks (default: the 256
-    bytes) is what exists already. returns a new dict, token -> rank. a tie goes to the smaller bytes.
+    Byte-level BPE: merge the most frequent pair of neighbours, n_merges times or until nothing is left to
+    merge. counts: how often each piece (a word with its space, say) occurs. ranks: the tokens that exist
+    already (default: the 256 bytes). Returns a new dict token -> rank. A tie goes to the smaller bytes.
 
     Example: list(train_bpe({b"aab": 2, b"ab": 1}, 2))[256:] -> [b"ab", b"aab"]
+        pairs at first: "aa" 2, "ab" 3, so "ab" is merged; then the pieces are a|ab and ab, and "aab" is
+        merged
     """
     ranks = dict(ranks) if ranks is not None else {b: i for i, b in enumerate(BYTES)}
     goal = len(ranks) + n_merges
     words = [([piece[i:i + 1] for i in range(len(piece))], n) for piece, n in counts.items()]
-    while len(ranks) < goal:
-        words = [(parts, n) for parts, n in words if len(parts) > 1]
-        pairs = Counter()
-        for parts, n in words:
-            for a, b in zip(parts, parts[1:]):
-                pairs[a + b] += n
-        if not pairs:
-            break
+    pairs, where = Counter(), defaultdict(set)                # merged bytes -> how often; in which words
+
+    def count(w, sign):
+        parts, n = words[w]
+        for a, b in zip(parts, parts[1:]):
+            pairs[a + b] += sign * n
+            where[a + b].add(w)
+    for w in range(len(words)):
+        count(w, 1)
+    while len(ranks) < goal and pairs:
         best = min(pairs, key=lambda p: (-pairs[p], p))
-        ranks.setdefault(best, len(ranks))  # "aaaaa" may be a token already, made of other halves
-        for parts, _ in words:
-            i = 0
+        # "aaaaa" may be a token already, made of other halves
+        ranks.setdefault(best, len(ranks))
+        for w in where.pop(best):  # only words that have the pair are looked at again
+            count(w, -1)
+            parts, i = words[w][0], 0
             while i < len(parts) - 1:
                 if parts[i] + parts[i + 1] == best:
                     parts[i:i + 2] = [best]
                 i += 1
+            count(w, 1)
+        pairs = +pairs                                        # drops what no longer occurs
     return ranks
 
 
 class Tokenizer:
     """
-    text <-> token ids. made by Tokenizer.train, Tokenizer.gpt2 or Tokenizer.from_state; ids are laid out as in the
-    module docstring. tiktoken takes a piece that is a token whole, so " 41" is one token and never " 4" + "1".
+    Text <-> token ids. It is made by Tokenizer.train, Tokenizer.from_state or formats.weights.gpt2_tokenizer.
+    tiktoken takes a piece that is a token whole, so " 41" is one token and never " 4" + "1".
 
-    n_vocab: number of ids. eos: the id of <eos>. tokens: the bytes of each id but eos, in order. integers: the ids of
-    " 0", " 1", ... as far as each is a token. least_used: ids from the least used in the training corpus up, the
-    higher id first in a tie; bytes, " 0" .. " 255", "Q:", " A:" and eos are not among them.
+    n_vocab: number of ids. tokens: the bytes of each id but eos, in order. eos, action: the ids of <eos>
+    and " Action:". integers: the ids of " 0", " 1", ... as far as each is a token. least_used: ids from the
+    least used in the training corpus up, the higher id first in a tie; bytes, " 0" .. " 255", the frame and
+    eos are not among them.
     """
 
     def __init__(self, tokens: list[bytes], least_used: list[int], kind: str = "own", eos: int | None = None):
         self.tokens, self.least_used, self.kind = tokens, least_used, kind
-        self.eos = len(tokens) if eos is None else eos
+        self.eos = len(tokens) if eos is None else eos        # GPT-2 has its own in the middle
         self.n_vocab = len(tokens) + 1
         ranks = {t: i if i < self.eos else i + 1 for i, t in enumerate(tokens)}
         self.integers = [ranks[t] for t in takewhile(ranks.__contains__, INTEGERS)]
+        self.action = ranks[ACTION.encode()]
         pattern, shown = KINDS[kind]
         self.enc = tiktoken.Encoding("rt2", pat_str=pattern, mergeable_ranks=ranks, special_tokens={shown: self.eos})
 
     @classmethod
     def train(cls, corpus: Iterable[str], n_vocab: int = 4096) -> "Tokenizer":
         """
-        learn the words of corpus, an iterable of strings (whole prompts, so that their words get tokens too).
-        n_vocab is an upper bound: when each word of the corpus is one token there is nothing more to merge,
-        and .n_vocab is smaller. ValueError if n_vocab is too small or the corpus is empty or one string.
+        Learn the words of corpus, an iterable of strings (whole prompts, so that their words get tokens
+        too). n_vocab is an upper bound: when each word of the corpus is one token, there is nothing more to
+        merge, and .n_vocab is smaller. ValueError if n_vocab is too small or the corpus is empty or one
+        string.
 
         Example: Tokenizer.train([prompt("pick up the red block"), prompt("open the drawer")])
         """
         least = len(FIXED) + 1
         if n_vocab < least:
-            raise ValueError(f"n_vocab is {n_vocab}, but bytes, integers, 'Q:', ' A:' and <eos> need {least}; raise it")
+            raise ValueError(f"n_vocab is {n_vocab}, but bytes, integers, 'Q:', ' A:', ' Action:' and <eos> need {least}; "
+                             "raise it")
         if isinstance(corpus, str):
             raise ValueError(f"corpus is one string ({corpus[:20]!r}...); pass a list of strings")
         counts = Counter(piece for text in corpus for piece in re.findall(PATTERN, text))
         if not counts:
             raise ValueError("corpus has no text; pass the strings that the model will read and write")
-        # numbers and the frame are whole already: a merge of digits would only invent " 00" and the like
-        words = {p.encode(): n for p, n in counts.items() if not re.fullmatch(r" ?([0-9]+|[QA]:)", p)}
+        # Numbers and the frame are whole already: a merge of digits would only invent " 00" and the like.
+        words = {p.encode(): n for p, n in counts.items() if not re.fullmatch(r" ?([0-9]+|[QA]:|Action:)", p)}
         tokens = list(train_bpe(words, n_vocab - least, {t: i for i, t in enumerate(FIXED)}))
         tok, used = cls(tokens, []), Counter()
         for piece, n in counts.items():
             for i in tok.encode(piece):
                 used[i] += n
-        kept = {i for i, t in enumerate(tokens) if i < 256 + 256 or t in FRAME}  # bytes, " 0" .. " 255", frame
+        # bytes, " 0" .. " 255", frame
+        kept = {i for i, t in enumerate(tokens) if i < 256 + 256 or t in FRAME}
         tok.least_used = sorted(set(range(len(tokens))) - kept, key=lambda i: (used[i], -i))
         return tok
 
-    @classmethod
-    def gpt2(cls, folder) -> "Tokenizer":
-        """
-        GPT-2's tokenizer, from a folder with vocab.json and merges.txt (hugging face's names) or encoder.json and
-        vocab.bpe (OpenAI's). its merges are ordered by how often they were used, so the least used are the last.
-        those of " 0" .. " 255" that it lacks are added. ValueError if the files are missing or are another model's.
-
-        Example: Tokenizer.gpt2("gpt2").encode("Hello world") -> [15496, 995]
-        """
-        for names in (("vocab.json", "merges.txt"), ("encoder.json", "vocab.bpe")):
-            words, merges = (Path(folder) / name for name in names)
-            if words.is_file() and merges.is_file():
-                break
-        else:
-            raise ValueError(f"{folder} has no tokenizer of GPT-2; it needs vocab.json and merges.txt (hugging face's names) "
-                             "or encoder.json and vocab.bpe (OpenAI's)")
-        # in these files each byte is a visible letter: itself, or the next one from 256 on
-        visible = [*range(33, 127), *range(161, 173), *range(174, 256)]
-        letters = {chr(b): b for b in visible}
-        letters |= {chr(256 + i): b for i, b in enumerate(b for b in range(256) if b not in visible)}
-        try:
-            vocab = json.loads(words.read_text("utf-8"))
-            eos = vocab.pop(KINDS["gpt2"][1])
-            tokens = [bytes(letters[c] for c in t) for t in sorted(vocab, key=vocab.get)]
-            lines = [line.split() for line in merges.read_text("utf-8").split("\n") if line and line[:9] != "#version:"]
-            merged = [bytes(letters[c] for c in a + b) for a, b in lines]
-        except (ValueError, KeyError, TypeError, AttributeError) as e:
-            raise ValueError(f"{words} or {merges} is damaged or not of GPT-2 ({type(e).__name__}: {e})") from None
-        # tiktoken merges in the order of the ids, so that must be the order of the merges
-        if [*sorted(vocab.values()), eos] != list(range(len(vocab) + 1)) or set(tokens[:256]) != set(BYTES) \
-                or tokens[256:] != merged:
-            raise ValueError(f"{words} does not number 256 bytes, then the merges of {merges}, then <|endoftext|>, as GPT-2 does")
-        least_used = [i for i in range(eos - 1, 255, -1) if tokens[i] not in INTEGERS[:256]]
-        missing = [t for t in INTEGERS[:256] if t not in tokens]
-        return cls(tokens + missing, least_used, "gpt2", eos)
-
     def encode(self, text: str) -> list[int]:
-        """the ids of any text. the letters "<eos>" in it are text: no text encodes to that token."""
+        """The ids of any text. The letters "<eos>" in it are text: no text encodes to that token."""
         return self.enc.encode_ordinary(text)
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
-        """the bytes that ids stand for. ValueError if an id is outside the vocabulary."""
+        """The bytes that ids stand for. ValueError if an id is outside the vocabulary."""
         ids = [int(i) for i in ids]
         for i in ids:
             if not 0 <= i < self.n_vocab:
@@ -202,38 +171,42 @@ class Tokenizer:
         return self.enc.decode_bytes(ids)
 
     def decode(self, ids: Iterable[int]) -> str:
-        """the text that ids stand for; bytes that are not utf-8 (a letter cut in two) show as U+FFFD."""
+        """The text that ids stand for. Bytes that are not utf-8 (a letter cut in two) show as U+FFFD."""
         return self.decode_bytes(ids).decode("utf-8", errors="replace")
 
     def integer(self, i: int) -> int:
-        """the id of the token " i", for i in 0 .. 999 (GPT-2: 361).  Example: tok.decode([tok.integer(41)]) -> " 41" """
+        """The id of the token " i", for i in 0 .. 999 (GPT-2: 361).  Example: tok.decode([tok.integer(41)]) -> " 41" """
         if not 0 <= i < len(self.integers):
             raise ValueError(f"integer {i} has no token of its own; use 0 to {len(self.integers) - 1}")
         return self.integers[i]
 
     def state(self) -> dict:
-        """plain lists, strings and numbers, for torch.save and torch.load(weights_only=True)."""
+        """Plain lists, strings and numbers, for torch.save and torch.load(weights_only=True)."""
         return {"tokens": [t.decode("latin-1") for t in self.tokens], "least_used": list(self.least_used),
                 "kind": self.kind, "eos": self.eos}
 
     @classmethod
     def from_state(cls, state: dict) -> "Tokenizer":
-        """the tokenizer that .state() was taken from. ValueError if its ids are laid out differently."""
-        tokens, kind = [t.encode("latin-1") for t in state["tokens"]], state.get("kind", "own")
-        if kind not in KINDS or kind == "own" and tokens[:len(FIXED)] != FIXED or not {*BYTES, *INTEGERS[:256]} <= set(tokens):
+        """The tokenizer that .state() was taken from. ValueError if its ids are laid out differently."""
+        tokens, kind = [t.encode("latin-1") for t in state["tokens"]], state["kind"]
+        if kind not in KINDS or kind == "own" and tokens[:len(FIXED)] != FIXED \
+                or not {*BYTES, *INTEGERS[:256], ACTION.encode()} <= set(tokens):
             raise ValueError("this tokenizer state has another layout of bytes and integers; train a new tokenizer")
-        return cls(tokens, list(state["least_used"]), kind, state.get("eos"))
+        return cls(tokens, list(state["least_used"]), kind, state["eos"])
 
+
+# --------------------------------------------------------------------------------------------------------
+# actions <-> tokens
 
 class ActionTokenizer:
     """
-    actions <-> token ids, section 3.2. low and high are the bounds of each number, in the units of the action
-    (here metres, radians, 0 .. 1), and are saved with it; names says what the numbers are, in order. a number
-    named "terminate" has two bins, which mean exactly 0 (go on) and 1 (stop), and the bounds 0 and 1.
+    Actions <-> token ids, section 3.2. low and high are the bounds of each number, in the units of the
+    action (here metres, radians, 0 .. 1); they are saved with it. names says what the numbers are, in
+    order. A number named "terminate" has two bins, which mean exactly 0 (go on) and 1 (stop), and the
+    bounds 0 and 1.
 
-    D = len(names) and any D works. attributes: tokenizer, names, low, high (D,), n_bins, scheme, ids (n_bins,)
-    the token of each bin, allowed (D, n_vocab) bool, what may be sampled in each slot. ValueError if the
-    bounds, the scheme or n_bins make no sense.
+    D = len(names), and any D works. ids (n_bins,): the token of each bin. allowed (D, n_vocab) bool: what
+    may be sampled in each slot. ValueError if the bounds, the scheme or n_bins make no sense.
 
     Example: ActionTokenizer(tok, low=[-1, -1], high=[1, 1], names=("x", "y")).encode([0, 1]) -> [384, 511]
     """
@@ -252,12 +225,9 @@ class ActionTokenizer:
                 raise ValueError(f"bounds of {name} are {lo:g} and {hi:g}; they must be finite, low < high")
             if name == "terminate" and (lo, hi) != (0, 1):
                 raise ValueError(f"bounds of terminate are {lo:g} and {hi:g}; they must be 0 (go on) and 1 (stop)")
-        if scheme == "integer":
-            tokens = tokenizer.integers
-        elif scheme == "overwrite":
-            tokens = tokenizer.least_used
-        else:
+        if scheme not in ("integer", "overwrite"):
             raise ValueError(f"scheme is {scheme!r}; use 'integer' (PaLI-X) or 'overwrite' (PaLM-E)")
+        tokens = tokenizer.integers if scheme == "integer" else tokenizer.least_used
         if not 2 <= n_bins <= len(tokens):
             raise ValueError(f"n_bins is {n_bins}; scheme {scheme!r} has tokens for 2 to {len(tokens)}")
         self.ids = np.array(tokens[:n_bins], dtype=np.int64)
@@ -269,10 +239,10 @@ class ActionTokenizer:
 
     def bins(self, actions, quiet: bool = False) -> np.ndarray:
         """
-        actions (..., D) -> bin numbers (..., D) int64. a number outside its bounds is clipped to them, a
-        terminate that is neither 0 nor 1 is rounded, both with a warning that names it; quiet clips without one,
-        for bounds that are meant to cut off the ends. ValueError if the last axis is not D long or a number is
-        NaN or infinite.
+        actions (..., D) -> bin numbers (..., D) int64. A number outside its bounds is clipped to them, and
+        a terminate that is neither 0 nor 1 is rounded, both with a warning that names it. quiet clips
+        without a warning, for bounds that are meant to cut off the ends. ValueError if the last axis is not
+        D long or a number is NaN or infinite.
         """
         a = np.asarray(actions, dtype=np.float64)
         if a.ndim == 0 or a.shape[-1] != len(self.names):
@@ -290,16 +260,15 @@ class ActionTokenizer:
             if (off > tiny[d]).any() and not (quiet and not self.is_terminate[d]):
                 warnings.warn(f"{name} is {x[off.argmax()]:g}, {what} ({(off > tiny[d]).sum()} of {x.size} values)",
                               stacklevel=2)
-        # terminate is cut in two at 0.5, by the same formula
-        b = np.floor((a - self.low) / (self.high - self.low) * self.bins_of)
+        b = np.floor((a - self.low) / (self.high - self.low) * self.bins_of)  # terminate: cut in two at 0.5
         return b.clip(0, self.bins_of - 1).astype(np.int64)
 
     def encode(self, actions, quiet: bool = False) -> np.ndarray:
-        """actions (..., D) -> token ids (..., D) int64. warns and raises as .bins does."""
+        """actions (..., D) -> token ids (..., D) int64. It warns and raises as .bins does."""
         return self.ids[self.bins(actions, quiet)]
 
     def decode(self, ids) -> np.ndarray:
-        """token ids (..., D) -> actions (..., D) float32, the centres of the bins. ValueError if one is no bin."""
+        """Token ids (..., D) -> actions (..., D) float32, the centres of the bins. ValueError if one is not a bin."""
         ids = np.asarray(ids)
         if ids.ndim == 0 or ids.shape[-1] != len(self.names) or ids.dtype.kind not in "iu":
             raise ValueError(f"ids have shape {ids.shape} and type {ids.dtype}; need integers, {len(self.names)} "
@@ -312,42 +281,45 @@ class ActionTokenizer:
             shown = repr(self.tokenizer.decode([i])) if inside[tuple(bad[0])] else "not in the vocabulary"
             raise ValueError(f"slot {d} ({self.names[d]}): token {i} ({shown}) is none of its {self.bins_of[d]} "
                              "bins; sample with .allowed as the mask")
-        return self._centres(bins)
+        return self.centres(bins)
 
-    def _centres(self, bins: np.ndarray) -> np.ndarray:
-        """bin numbers (..., D) -> actions (..., D) float32. Example: 2 bins over -1 .. 1 mean -0.5 and 0.5"""
+    def centres(self, bins: np.ndarray) -> np.ndarray:
+        """Bin numbers (..., D) -> actions (..., D) float32. Example: 2 bins over -1 .. 1 mean -0.5 and 0.5"""
         centres = self.low + (bins + 0.5) * (self.high - self.low) / self.bins_of
         return np.where(self.is_terminate, bins, centres).astype(np.float32)
 
     def text(self, action) -> str:
-        """one action (D,) as the paper prints it, the bin numbers: "1 128 91 241 5 101 127 217" """
+        """One action (D,) as the paper prints it, the bin numbers: "1 128 91 241 5 101 127 217" """
         if np.ndim(action) != 1:
             raise ValueError(f"action has shape {np.shape(action)}; text takes one of {len(self.names)} numbers")
         return " ".join(str(b) for b in self.bins(action))
 
     def from_text(self, text: str) -> np.ndarray:
-        """the action (D,) float32 that .text wrote. ValueError if text is not D bin numbers."""
+        """The action (D,) float32 that .text wrote. ValueError if text is not D bin numbers."""
         words = text.split()
         if len(words) != len(self.names) or not all(re.fullmatch("[0-9]{1,4}", w) and int(w) < n
                                                     for w, n in zip(words, self.bins_of)):
-            raise ValueError(f"{text!r} is no action; write {len(self.names)} bin numbers, "
+            raise ValueError(f"{text!r} is not an action; write {len(self.names)} bin numbers, "
                              f"below {self.bins_of.tolist()}")
-        return self._centres(np.array(words, dtype=np.int64))
+        return self.centres(np.array(words, dtype=np.int64))
 
     def state(self) -> dict:
-        """bounds, names and scheme as plain types; the tokenizer, which several robots may share, has its own .state"""
-        return {"low": self.low.tolist(), "high": self.high.tolist(), "scheme": self.scheme, "names": list(self.names),
-                "n_bins": int(self.n_bins)}
+        """Bounds, names and scheme as plain types. The tokenizer has its own .state; several robots may share it."""
+        return {"low": self.low.tolist(), "high": self.high.tolist(), "scheme": self.scheme,
+                "names": list(self.names), "n_bins": int(self.n_bins)}
 
     @classmethod
     def from_state(cls, state: dict, tokenizer: Tokenizer) -> "ActionTokenizer":
-        """the ActionTokenizer that .state() was taken from, with the tokenizer that it had"""
+        """The ActionTokenizer that .state() was taken from, with the tokenizer that it had."""
         return cls(tokenizer, **state)
 
 
+# --------------------------------------------------------------------------------------------------------
+# the paper's sentences
+
 def prompt(instruction: str) -> str:
     """
-    the question of section 3.2, with white space tidied. ValueError if there is no instruction.
+    The question of section 3.2, with white space tidied. ValueError if there is no instruction.
 
     Example: prompt("open the drawer") -> "Q: what action should the robot take to open the drawer? A:"
     """
@@ -359,16 +331,14 @@ def prompt(instruction: str) -> str:
 
 def wish(text: str) -> str:
     """
-    the prompt of an instruction that takes a thought (section 4.4): the answer begins with a plan in words.
+    The prompt of section 4.4, for an instruction that takes a thought. The answer begins with a plan in
+    words.
 
-    Example: wish("I am thirsty") -> "Instruction: I am thirsty.", and the answer: " Plan: pick red can. Action: 0 128 ..."
+    Example: wish("I am thirsty") -> "Instruction: I am thirsty.", answered " Plan: pick red can. Action: 0 128 ..."
     """
     return f"Instruction: {' '.join(text.split())}."
 
 
-def plan(text: str = "") -> str:
-    """what stands before the action in that answer. Example: plan("pick red can") -> " Plan: pick red can. Action:" """
-    return f" Plan: {text}.{ACTION}" if text else ACTION
-
-
-ACTION = " Action:"                                           # here the words end and the bins begin
+def plan(text: str) -> str:
+    """A thought in words. Example: plan("pick red can") -> " Plan: pick red can." """
+    return f" Plan: {text}."

@@ -1,20 +1,28 @@
 """
-Train a vision-language-action model: first on the web, then on web and robot together, with one next-token loss.
+Train a vision-language-action model: first on the web, then on web and robot together, with one next-token
+loss.
 
-    python train.py                                    # preset by hardware: configs/cpu.toml or configs/gpu.toml
-    python train.py --config configs/cpu.toml --steps 2000 --robot_fraction 0.66
-    python train.py --resume                           # go on where out/checkpoint.pt stopped
+    python train.py                           # the preset configs/small.toml, on a GPU if there is one
+    python train.py --config configs/study.toml --steps 2000 --robot_fraction 0.66
+    python train.py --resume                  # go on where out/checkpoint.pt stopped
+    torchrun --nproc_per_node 8 train.py --config configs/bridge.toml
 
-The three arms of the paper's table 6, with the same number of robot samples (1850 * 0.6 = 1110; each also needs --config configs/cpu.toml where
-there is a GPU):
-    python train.py --out_dir out/cofine                                                                # co-fine-tuning
-    python train.py --out_dir out/fine --init_from out/cofine/web.pt --robot_fraction 1 --steps 1110    # fine-tuning
-    python train.py --out_dir out/scratch --pretrain_steps 0 --robot_fraction 1 --steps 1110            # from scratch
+The three recipes of the paper's table 6, with the same number of robot samples (1850 * 0.6 = 1110):
+
+    # co-fine-tuning
+    python train.py --out_dir out/cofine
+    # fine-tuning
+    python train.py --out_dir out/fine --init_from out/cofine/web.pt --robot_fraction 1 --steps 1110
+    # from scratch
+    python train.py --out_dir out/scratch --pretrain_steps 0 --robot_fraction 1 --steps 1110
+
+Read train_step() first: it is one step. train() sets up, calls it, writes the log and the checkpoints.
 """
 import argparse
 import contextlib
 import ctypes
 import dataclasses
+import functools
 import json
 import math
 import os
@@ -23,250 +31,532 @@ import sys
 import threading
 import time
 import tomllib
+import zipfile
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
 import torch
+import torch.distributed as dist
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor, Replicate, distribute_tensor
+from torch.nn.parallel import DistributedDataParallel as DDP
 from tqdm import tqdm
 
 import data
-from formats.log import leave_ctrl_c_to_the_parent
-from formats.weights import load_gpt2, load_vit
+from data import ACTION, ASKED
 from model import VLA, ModelConfig
-from ranks import Muon, Ranks, spread, whole
-from tokenizer import Tokenizer
-from world import web
-from world.scene import SKILLS, VOCABULARIES
+from tokenizer import ActionTokenizer, Tokenizer
+
+VERSION = 2             # of the checkpoint's format
 
 
-def key(default, help):
-    make = {"default_factory": lambda: list(default)} if isinstance(default, (list, tuple)) else {"default": default}
-    return dataclasses.field(**make, metadata={"help": help})
+# --------------------------------------------------------------------------------------------------------
+# configuration
+
+def key(default, help, *allowed, least=-math.inf, most=2**31):
+    """
+    one key of a preset: its default, what --help says, the words that it may be or the range of its number
+    """
+    make = {"default": default} if type(default) not in (list, dict) else \
+           {"default_factory": lambda: json.loads(json.dumps(default))}
+    return dataclasses.field(**make, metadata=dict(help=help, allowed=allowed, least=least, most=most))
 
 
 @dataclass
 class Config:
-    # where samples come from
-    robot: list[dict] = key(({"format": "world"},), "robot logs: tables with format (world, rlds, lerobot, folder), path, "
-                                                    "weight and more, as in configs/bridge.toml")
-    web: list[dict] = key(({"format": "world"},), "pictures with questions: tables with format (world, vqa), path, weight")
+    # what it learns from
+    robot: list = key([{"format": "world"}],
+                      "robot logs: tables with a format (world, rlds, lerobot, folder) and its keys")
+    web: list = key([{"format": "world"}],
+                    "pictures with questions: tables with a format (world, vqa) and its keys")
+    data_dir: str = key("data", "folder where recordings and indexes of logs are kept")
+    # the model
+    pretrained: dict = key({},
+                           "start from published weights: {gpt2 = folder, vit = folder} (formats/weights.py)")
+    scheme: str = key("integer", "tokens that are an action's bins: integer (PaLI-X) or overwrite (PaLM-E)",
+                      "integer", "overwrite")
+    attention: str = key("prefix", "how a prompt sees itself: prefix (PaLI-X) or causal (PaLM-E)",
+                         "prefix", "causal")
+    n_vocab: int = key(4096, "most tokens of a vocabulary that is trained here", least=512, most=1_000_000)
+    image_size: int = key(64, "pixels a side", least=8, most=4096)
+    frames: int = key(1,
+                      "pictures of a sample: the step's and those before it (the paper's Language-Table: 2)",
+                      least=1, most=64)
+    patch_size: int = key(8, "pixels a side of a ViT patch", least=1, most=4096)
+    vit_layer: int = key(2, "blocks of the ViT", least=1, most=1000)
+    vit_head: int = key(4, "heads of the ViT", least=1, most=1000)
+    vit_embd: int = key(96, "width of the ViT", least=1, most=100_000)
+    n_layer: int = key(4, "blocks of the GPT", least=1, most=1000)
+    n_head: int = key(4, "heads of the GPT", least=1, most=1000)
+    n_embd: int = key(96, "width of the GPT", least=1, most=100_000)
+    text_len: int = key(64, "tokens of text behind a picture; questions are added until it is full",
+                        least=24, most=100_000)
+    thought_len: int = key(0, "most tokens of a thought before the action (section 4.4); 0 = act at once",
+                           least=0, most=10_000)
+    # the recipe
+    init_from: str = key("", "start from the weights of this checkpoint (then pretrain_steps is skipped)")
+    seed: int = key(0, "of weights and of the order of samples", least=0)
+    pretrain_steps: int = key(950,
+                              "steps on the web alone, which make the vision-language model; "
+                              "saved as web.pt", least=0)
+    steps: int = key(1850, "steps of (co-)fine-tuning after that", least=1)
+    robot_fraction: float = key(0.6, "share of robot samples in a batch after pretraining; 1 = fine-tuning",
+                                least=0, most=1)
+    batch_size: int = key(64, "samples a step", least=1, most=1_000_000)
+    micro_batches: int = key(1, "cut a batch into this many; ranks share them, and gradients add up", least=1)
+    shift: int = key(0,
+                     "words stand up to so many positions farther on, so that they mean the same everywhere",
+                     least=0)
+    lr_muon: float = key(4e-3, "learning rate of Muon, for the matrices of the blocks", least=0)
+    lr_adam: float = key(2e-3, "learning rate of AdamW, for everything else", least=0)
+    weight_decay: float = key(0.01, "of both", least=0)
+    warmup: int = key(100, "steps of linear warm-up", least=0)
+    cooldown: float = key(0.4, "share of all steps over which the rate falls to zero at the end",
+                          least=0, most=1)
+    clip: float = key(1.0, "largest norm of the gradient", least=0)
+    # the machine
+    device: str = key("auto", "auto, cpu, cuda, cuda:N or mps")
+    dtype: str = key("auto", "auto: bfloat16 where the hardware multiplies it", "auto", "float32", "bfloat16")
+    compile: bool = key(False, "torch.compile the blocks (worth it on a GPU)")
+    recompute: bool = key(False,
+                          "keep no activations inside blocks, compute them again: less memory, 1/3 more time")
+    parallel: str = key("ddp", "on several ranks: ddp = the whole model on each, fsdp = a shard of it",
+                        "ddp", "fsdp")
+    workers: int = key(0, "processes that prepare batches; 0 = the training process itself",
+                       least=0, most=256)
     # files
     out_dir: str = key("out", "folder for checkpoints, log, table and pictures")
-    data_dir: str = key("data", "folder where logs of the world and the web are kept")
-    init_from: str = key("", "start from the weights of this checkpoint (then pretrain_steps is skipped)")
-    resume: bool = key(False, "go on from out_dir/checkpoint.pt")
-    seed: int = key(0, "of weights and of the order of samples")
-    # the built-in world and web
-    vocabulary: str = key("small", "which things there are: small, medium or full (world.VOCABULARIES)")
-    skills: list = key(("pick", "move near"), "what the robot demonstrations do (world.SKILLS)")
-    robot_episodes: int = key(4000, "demonstrations")
-    days: bool = key(False, "each demonstration in the light, and on the table, of its own day")
-    wordings: bool = key(False, "each demonstration is told in words of its own: bring the red item to the apple")
-    web_pictures: int = key(20000, "pictures without a robot")
-    easy_steps: int = key(0, "the first steps see the web's easy pictures: things with names, no cards, no people, no riddles")
-    web_questions: list = key(("locate", "way", "what at", "caption"), "kinds of questions about them (web.QUESTIONS)")
-    # words
-    tokenizer_from: str = key("", "folder with GPT-2's vocab.json and merges.txt; without it words are learnt from the sources")
-    n_vocab: int = key(4096, "most tokens of a vocabulary trained here")
-    scheme: str = key("integer", "which tokens are the action's bins: integer (PaLI-X) or overwrite (PaLM-E)")
-    attention: str = key("prefix", "how a prompt sees itself: prefix (PaLI-X-like) or causal (PaLM-E-like)")
-    # model
-    image_size: int = key(64, "pixels a side")
-    frames: int = key(1, "pictures a robot sample has: the step's and those before it (the paper's Language-Table runs: 2)")
-    patch_size: int = key(8, "pixels a side of a ViT patch")
-    vit_layer: int = key(2, "blocks of the ViT")
-    vit_head: int = key(4, "heads of the ViT")
-    vit_embd: int = key(96, "width of the ViT")
-    vit_cls: bool = key(False, "a class token among the patches, as published ViTs have")
-    vit_eps: float = key(1e-5, "epsilon of the ViT's LayerNorm (published ViTs: 1e-12)")
-    n_layer: int = key(4, "blocks of the GPT")
-    n_head: int = key(4, "heads of the GPT")
-    n_embd: int = key(96, "width of the GPT")
-    gelu: str = key("none", "the GPT's GELU: none = exact, tanh = GPT-2's approximation")
-    shift: int = key(0, "how many positions farther on, at most, a training sample's words may stand, so that they mean the same wherever they stand")
-    shift_from: int = key(0, "and from which step on: the first words have to be learnt at one place; with init_from, from the first")
-    order: float = key(0.0, "how alike neighbouring numbers begin: size of the waves in their embeddings (0.06; 0 = all random)")
-    vit_from: str = key("", "start the ViT from this file of published weights (safetensors)")
-    gpt2_from: str = key("", "start the GPT from this file of GPT-2's weights (safetensors)")
-    text_len: int = key(64, "tokens of text behind a picture; questions are added until it is full")
-    # training
-    pretrain_steps: int = key(950, "steps on the web alone, which make the vision-language model; saved as web.pt")
-    steps: int = key(1850, "steps of (co-)fine-tuning after that")
-    thoughts: float = key(0.0, "share of robot samples whose instruction takes a thought (chain of thought, section 4.4)")
-    points: bool = key(False, "an action begins with two places in the picture: of what is to be taken, and where that is to go")
-    plans: bool = key(True, "a thought is written as a plan before the action")
-    robot_fraction: float = key(0.6, "share of robot samples in every batch of the second stage; 1 = fine-tuning")
-    batch_size: int = key(64, "samples a step")
-    micro_batches: int = key(1, "cut a batch into this many parts; ranks share them, and each adds up the gradients of its own")
-    lr_muon: float = key(4e-3, "learning rate of Muon, for the matrices of the blocks")
-    lr_adam: float = key(2e-3, "learning rate of AdamW, for everything else")
-    weight_decay: float = key(0.01, "of both")
-    warmup: int = key(100, "steps of linear warm-up")
-    cooldown: float = key(0.4, "share of all steps over which the rate falls to zero at the end")
-    clip: float = key(1.0, "largest norm of the gradient")
-    # machine
-    device: str = key("auto", "auto, cpu, cuda or cuda:N")
-    dtype: str = key("auto", "float32, bfloat16, or auto: bfloat16 where the hardware multiplies it")
-    compile: bool = key(False, "torch.compile the blocks (worth it on a GPU)")
-    recompute: bool = key(False, "keep no activations inside blocks, compute them again (less memory, a third more time)")
-    parallel: str = key("ddp", "on several ranks: ddp = the whole model on each, fsdp = a share of it on each")
-    workers: int = key(0, "processes that prepare batches; 0 = the training process itself")
-    log_every: int = key(100, "steps between lines of the log")
-    save_every: int = key(500, "steps between checkpoints")
-    # the end
-    evaluate: bool = key(True, "after training, print the table and draw the pictures (eval.py)")
-    trials: int = key(200, "closed-loop trials for a row of the table")
+    log_every: int = key(100, "steps between lines of the log", least=1)
+    save_every: int = key(500, "steps between checkpoints", least=1)
+    trials: int = key(200, "closed-loop trials for a row of the table after training (eval.py); 0 = no table",
+                      least=0)
 
     def __post_init__(self):
-        for name, allowed in (("vocabulary", VOCABULARIES), ("scheme", ("integer", "overwrite")),
-                              ("attention", ("prefix", "causal")), ("gelu", ("none", "tanh")),
-                              ("parallel", ("ddp", "fsdp")), ("dtype", ("auto", "float32", "bfloat16"))):
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} = {getattr(self, name)!r}; use one of: {', '.join(allowed)}")
-        for name, known in (("skills", SKILLS), ("web_questions", web.QUESTIONS)):
-            for value in getattr(self, name):
-                if value not in known:
-                    raise ValueError(f"{name} has {value!r}; there are: {', '.join(known)}")
-        for name, least in dict(robot_episodes=1, web_pictures=1, image_size=8, patch_size=1, vit_layer=1, vit_head=1,
-                                n_layer=1, n_head=1, text_len=24, steps=1, pretrain_steps=0, batch_size=1, micro_batches=1, frames=1,
-                                warmup=0, workers=0, easy_steps=0, shift=0, shift_from=0, log_every=1, save_every=1, trials=1, seed=0).items():
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} = {getattr(self, name)}; it must be at least {least}")
-        for half, known in data.SOURCE.items():
-            for source in getattr(self, half):
-                if "format" not in source or source["format"] != "world" and "path" not in source:
-                    raise ValueError(f"a source under [[{half}]] needs a format, and a path unless the format is \"world\": {source}")
-                for name, kind in known.items():
-                    if type(source.get(name, kind())) not in (kind, int):
-                        raise ValueError(f"[[{half}]] {name} = {source[name]!r} must be of type {kind.__name__}")
-                if source.get("weight", 1) <= 0 or source.get("hold_out", 2) < 2:
-                    raise ValueError(f"[[{half}]] needs weight above 0 and hold_out of at least 2: {source}")
-        if not self.skills or not self.web_questions:
-            raise ValueError("skills and web_questions need at least one entry each")
-        for name in ("robot_fraction", "thoughts"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} = {getattr(self, name)}; it is a share, from 0 to 1")
-        if self.init_from and (self.tokenizer_from or self.gpt2_from or self.vit_from):
-            raise ValueError("init_from has words and weights already; leave tokenizer_from, gpt2_from and vit_from out")
+        for f in dataclasses.fields(self):
+            value, about = getattr(self, f.name), f.metadata
+            if f.type is float and type(value) is int:
+                setattr(self, f.name, value := float(value))
+            if type(value) is not f.type:
+                raise ValueError(f"{f.name} = {value!r} must be of type {f.type.__name__}")
+            if about["allowed"] and value not in about["allowed"]:
+                raise ValueError(f"{f.name} = {value!r}; use one of: {', '.join(about['allowed'])}")
+            # NaN is in no range
+            if f.type in (int, float) and not about["least"] <= value <= about["most"]:
+                raise ValueError(f"{f.name} = {value}; it must be from {about['least']} to {about['most']}")
+        for half in data.COMMON:
+            for table in getattr(self, half):
+                if type(table) is not dict:
+                    raise ValueError(f"{half} must be tables, each under a line [[{half}]]; it has {table!r}")
+                data.settings_of(half, table)
+        if self.init_from and self.pretrained:
+            raise ValueError("init_from has words and weights already; leave pretrained out")
         if self.micro_batches > self.batch_size:
-            raise ValueError(f"micro_batches = {self.micro_batches}, but a batch has only {self.batch_size} samples")
+            raise ValueError(f"micro_batches = {self.micro_batches}, "
+                             f"but a batch has only {self.batch_size} samples")
+        if 0 < self.robot_fraction and round(self.batch_size * self.robot_fraction) == 0:
+            raise ValueError(f"robot_fraction = {self.robot_fraction} of batch_size = {self.batch_size} "
+                             "is no sample; raise either")
+
+    @property
+    def n_pretrain(self) -> int:
+        """steps on the web alone; the weights of init_from have been there"""
+        return 0 if self.init_from else self.pretrain_steps
 
 
-def table(text: str) -> dict:
-    """Example: table('format="rlds", path="/data/bridge"') -> {"format": "rlds", "path": "/data/bridge"}"""
+# what a checkpoint's weights were made for, and what a resumed run may change; all else must stay
+SHAPE = ("scheme", "attention", "image_size", "frames", "patch_size", "vit_layer", "vit_head", "vit_embd",
+         "n_layer", "n_head", "n_embd", "text_len")
+FREE = ("steps", "trials", "lr_muon", "lr_adam", "device", "dtype", "compile", "recompute", "parallel",
+        "workers", "data_dir", "out_dir", "log_every", "save_every")
+
+
+def inline_table(text: str) -> dict:
+    """
+    Example: inline_table('format="rlds", path="/data/bridge"') -> {"format": "rlds", "path": "/data/bridge"}
+    """
     try:
         return tomllib.loads(f"x = {{{text}}}")["x"]
     except tomllib.TOMLDecodeError as e:
-        raise argparse.ArgumentTypeError(f'{text!r} is no inline TOML table ({e}); write format="rlds", path="/data"') from None
+        raise argparse.ArgumentTypeError(f"{text!r} is not an inline TOML table ({e}); "
+                                         'write format="rlds", path="/data"') from None
 
 
 def read_config(argv=None) -> Config:
     """
-    defaults < preset file < command line; to resume, defaults < the checkpoint's own configuration < command line.
-    Unknown keys and wrong types are errors that name the key.
+    Defaults < preset file < command line; to resume, the checkpoint's own configuration < command line. An
+    unknown key or a wrong type is an error that names it.
     """
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", default="", help="preset file; without it configs/gpu.toml or configs/cpu.toml")
-    kinds = {bool: {"action": argparse.BooleanOptionalAction}, list: {"type": str, "nargs": "+"},
-             list[dict]: {"type": table, "nargs": "+", "metavar": 'format="...", path="...", ...'}}
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", default="", help="preset file; without it configs/small.toml")
+    parser.add_argument("--resume", action="store_true", help="go on from out_dir/checkpoint.pt")
+    parser.add_argument("--other_data", action="store_true", help="resume although the logs have changed")
+    kinds = {bool: {"action": argparse.BooleanOptionalAction},
+             dict: {"type": inline_table, "metavar": 'gpt2="..."'},
+             list: {"type": inline_table, "nargs": "+", "metavar": 'format="..."'}}
     for f in dataclasses.fields(Config):
-        kind = kinds.get(f.type, {"type": f.type})
         default = f.default if f.default is not dataclasses.MISSING else f.default_factory()
-        parser.add_argument(f"--{f.name}", default=None, help=f"{f.metadata['help']} ({default})".replace("%", "%%"), **kind)
+        parser.add_argument(f"--{f.name}", default=None,
+                            help=f"{f.metadata['help']} ({default})".replace("%", "%%"),
+                            **kinds.get(f.type, {"type": f.type}))
     args = vars(parser.parse_args(argv))
-    if args["resume"] and args["config"]:
-        raise ValueError("--resume reads the configuration from the checkpoint in --out_dir; leave --config out")
-    by_hardware = Path(__file__).parent / "configs" / ("gpu.toml" if torch.cuda.is_available() else "cpu.toml")
-    path = Path(args.pop("config") or by_hardware)
+    resume, _, path = args.pop("resume"), args.pop("other_data"), args.pop("config")
+    given = {name: value for name, value in args.items() if value is not None}
+    if resume:
+        if path:
+            raise ValueError("--resume reads the configuration from the checkpoint in --out_dir; "
+                             "leave --config out")
+        path = Path(given.get("out_dir", Config.out_dir)) / "checkpoint.pt"
+        preset = {**load(path)["config"], "out_dir": str(path.parent)}
+        for name in given.keys() - set(FREE):
+            if given[name] != preset[name]:
+                raise ValueError(f"a resumed run cannot change {name} "
+                                 f"from {preset[name]!r} to {given[name]!r}; "
+                                 "leave it out, or start a new run with --init_from and another --out_dir")
+    else:
+        path = Path(path or Path(__file__).parent / "configs/small.toml")
+        try:
+            preset = tomllib.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            presets = ", ".join(sorted(map(str, Path("configs").glob("*.toml"))))
+            raise ValueError(f"no preset {path}; there are: {presets}") from None
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as e:
+            raise ValueError(f"{path}: {e}") from None
+    for name in preset.keys() - {f.name for f in dataclasses.fields(Config)}:
+        raise ValueError(f"{path}: unknown key {name!r}; see python train.py --help")
     try:
-        if args["resume"]:
-            path = Path(args["out_dir"] or Config.out_dir) / "checkpoint.pt"
-            preset = {**load(path)["config"], "out_dir": str(path.parent)}
-        else:
-            preset = tomllib.loads(path.read_text())
-    except FileNotFoundError:
-        raise ValueError(f"no preset {path}; there are: {', '.join(sorted(map(str, Path('configs').glob('*.toml'))))}") from None
-    except tomllib.TOMLDecodeError as e:
+        return Config(**{**preset, **given})
+    except ValueError as e:
         raise ValueError(f"{path}: {e}") from None
-    types = {f.name: f.type for f in dataclasses.fields(Config)}
-    for name, value in preset.items():
-        if name not in types:
-            raise ValueError(f"{path}: unknown key {name!r}; see python train.py --help")
-        if types[name] is float and type(value) is int:
-            preset[name] = float(value)
-        elif types[name] == list[dict]:
-            if type(value) is not list or not all(type(v) is dict for v in value):
-                raise ValueError(f"{path}: {name} must be tables, each under a line [[{name}]]")
-        elif type(value) is not types[name]:
-            raise ValueError(f"{path}: {name} = {value!r} must be of type {types[name].__name__}")
-    return Config(**{**preset, **{k: v for k, v in args.items() if v is not None}})
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# parts
-
-def model_config(c: Config, n_vocab: int) -> ModelConfig:
-    shared = [f.name for f in dataclasses.fields(ModelConfig) if f.name not in ("n_vocab", "max_text")]
-    return ModelConfig(n_vocab=n_vocab, max_text=c.text_len, **{name: getattr(c, name) for name in shared})
-
-
-def make_optimizers(model, c: Config):
-    """Muon for the matrices inside the blocks, AdamW for embeddings, norms, biases and the ways in"""
-    inner = [p for name, p in model.named_parameters() if ".blocks." in f".{name}" and p.ndim == 2]
-    ids = {id(p) for p in inner}
-    outer = [p for p in model.parameters() if id(p) not in ids]
-    muon = Muon(inner, lr=c.lr_muon, weight_decay=c.weight_decay, adjust_lr_fn="match_rms_adamw")
-    adam = torch.optim.AdamW([{"params": [p for p in outer if p.ndim > 1], "weight_decay": c.weight_decay},
-                              {"params": [p for p in outer if p.ndim < 2], "weight_decay": 0.0}], lr=c.lr_adam, betas=(0.9, 0.98))
-    return {"muon": muon, "adam": adam}
-
-
-def lr_scale(step: int, total: int, c: Config) -> float:
-    """up over warmup steps, flat, then down to zero in a straight line"""
-    down = max(1, int(c.cooldown * total))
-    return min(1.0, (step + 1) / max(1, c.warmup), (total - step) / down)
-
+# --------------------------------------------------------------------------------------------------------
+# checkpoints
 
 def save(path, **state):
     """write beside it, then rename: a checkpoint is there whole or not at all"""
     path = Path(path)
-    temporary = path.with_suffix(".tmp")
-    with open(temporary, "wb") as f:
-        torch.save(state, f)
-        f.flush()
-        os.fsync(f.fileno())
-    os.replace(temporary, path)
-
-
-def load(path, device="cpu"):
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
     try:
-        state = torch.load(path, map_location=device, weights_only=True)
+        with open(temporary, "wb") as f:
+            torch.save({**state, "version": VERSION}, f)
+            f.flush()
+            os.fsync(f.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load(path, device="cpu") -> dict:
+    """
+    what save() wrote; ValueError if it is not there, not of this project, of another version, or damaged
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            # torch writes a checksum of every tensor, but does not look at it again
+            broken = archive.testzip()
+        state = torch.load(path, map_location=device, weights_only=True) if not broken else None
     except FileNotFoundError:
-        raise ValueError(f"no checkpoint {path}; train first (python train.py), or name another file") from None
-    except Exception as e:
-        raise ValueError(f"{path} cannot be read as a checkpoint ({type(e).__name__}); "
-                         "it may be cut short: use another one") from None
-    missing = {"model", "config", "tokenizer", "robots"} - set(state)
-    if missing:
-        raise ValueError(f"{path} is no checkpoint of this project: it has no {', '.join(sorted(missing))}")
+        raise ValueError(f"no checkpoint {path}; train first (python train.py), "
+                         "or name another file") from None
+    except Exception as e:                      # pickle, zip and torch raise many kinds
+        raise ValueError(f"{path} is damaged or not a checkpoint ({type(e).__name__}); "
+                         "use another one") from None
+    if broken:
+        raise ValueError(f"{path} is damaged ({broken} is not what was saved); use another one")
+    if not isinstance(state, dict) or "model" not in state:
+        raise ValueError(f"{path} is not a checkpoint of this project")
+    if state.get("version") != VERSION:
+        raise ValueError(f"{path} is of an earlier version of this project, which cannot be read any more; "
+                         "train again, or use the commit that wrote it")
     return state
 
 
-def begin_log(path: Path, start: int):
-    """keep the lines up to step start; what a killed run wrote after its last checkpoint, perhaps half a line, goes"""
-    kept = []
-    for line in path.read_text().splitlines() if start and path.exists() else ():
-        with contextlib.suppress(ValueError):
-            if json.loads(line)["step"] <= start:
-                kept.append(line + "\n")
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text("".join(kept))
-    os.replace(temporary, path)
+@contextlib.contextmanager
+def damaged(path):
+    """whatever goes wrong while a checkpoint's parts are put together is one error that names the file"""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, IndexError) as e:
+        raise ValueError(f"{path} is damaged ({type(e).__name__}: {str(e)[:200]}); use another one") from None
+
+
+def rebuild(path, state):
+    """a checkpoint's tokenizer, action tokenizers by robot, and model"""
+    with damaged(path):
+        tokenizer = Tokenizer.from_state(state["tokenizer"])
+        actions = {name: ActionTokenizer.from_state(saved, tokenizer)
+                   for name, saved in state["robots"].items()}
+        model = VLA(ModelConfig(**state["model_config"]))
+        model.load_state_dict(state["model"])
+        if not all(torch.isfinite(p).all() for p in model.parameters()):
+            raise ValueError("a weight is not finite")
+    return tokenizer, actions, model
+
+
+# --------------------------------------------------------------------------------------------------------
+# many ranks: one process a GPU, started by torchrun; without it there is one rank
+
+def pick_device(name: str) -> torch.device:
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        return torch.zeros(0, device=name).device
+    except (RuntimeError, AssertionError):
+        raise ValueError(f"device = {name!r} is not there on this machine; use auto or cpu") from None
+
+
+class Ranks:
+    """
+    Who we are among the processes of this run, and the few things they do together. A batch is cut into
+    micro-batches that do not depend on the number of ranks; each rank takes its share of them, adds up
+    their gradients, and the ranks average. So a run gives the same weights, up to rounding, on one rank as
+    on eight, and resumes on any number.
+    """
+
+    def __init__(self, config: Config):
+        self.rank, self.local = int(os.environ.get("RANK", 0)), int(os.environ.get("LOCAL_RANK", 0))
+        self.world, self.first = int(os.environ.get("WORLD_SIZE", 1)), self.rank == 0
+        name = config.device if config.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+        if name == "cuda" and self.local >= torch.cuda.device_count() > 0:
+            raise ValueError("more ranks than GPUs on this machine; start torchrun with --nproc_per_node "
+                             f"{torch.cuda.device_count()}")
+        self.device = pick_device(f"cuda:{self.local}" if name == "cuda" and self.world > 1 else name)
+        if config.micro_batches % self.world:
+            raise ValueError(f"{self.world} ranks share micro_batches = {config.micro_batches}; "
+                             f"make it a multiple of {self.world}")
+        self.micro = range(self.rank, config.micro_batches, self.world)     # the micro-batches of this rank
+        if self.world > 1:
+            if self.device.type == "cuda":
+                torch.cuda.set_device(self.device)
+            dist.init_process_group("cpu:gloo,cuda:nccl" if self.device.type == "cuda" else "gloo")
+            self.patient = dist.new_group(backend="gloo", timeout=timedelta(hours=24))
+
+    def in_turn(self, function):
+        """the first rank of each machine goes ahead, to record or index logs; the others find them made"""
+        if self.world > 1 and self.local:
+            dist.barrier(self.patient)
+        result = function()
+        if self.world > 1 and not self.local:
+            dist.barrier(self.patient)
+        return result
+
+    def total(self, number: float) -> float:
+        """the sum of a number over all ranks"""
+        if self.world == 1:
+            return number
+        x = torch.tensor(float(number), dtype=torch.float64)
+        dist.all_reduce(x, group=self.patient)
+        return x.item()
+
+    def wrap(self, model: VLA, config: Config):
+        """
+        The model as the loop runs it. ddp: each rank has all of it, and gradients are averaged. fsdp: each
+        rank keeps a shard of every weight, of its gradient and of the optimizer's state; a block is put
+        together when it is its turn.
+        """
+        blocks = [*model.vit.blocks, *model.blocks]
+        for block in blocks:
+            block.recompute = config.recompute
+            # by block: the number of targets changes, its shapes do not
+            if config.compile and can_compile(self.device):
+                block.compile()
+        if self.world == 1:
+            return model
+        if config.parallel == "ddp":
+            return DDP(model, device_ids=[self.device] if self.device.type == "cuda" else None)
+        mesh = dist.init_device_mesh(self.device.type, (self.world,))
+        for block in blocks:
+            fully_shard(block, mesh=mesh)
+        return fully_shard(model, mesh=mesh)
+
+    def sync(self, wrapped, last: bool):
+        """gradients meet those of the other ranks after the last micro-batch only"""
+        if isinstance(wrapped, DDP) and not last:
+            return wrapped.no_sync()
+        if self.world > 1 and not isinstance(wrapped, DDP):
+            wrapped.set_requires_gradient_sync(last)
+        return contextlib.nullcontext()
+
+    def finish(self):
+        """nobody leaves before the first rank has written the checkpoint"""
+        if self.world > 1:
+            dist.barrier(self.patient)
+            dist.destroy_process_group()
+
+
+@functools.cache
+def can_compile(device) -> bool:
+    try:
+        torch.compile(lambda x: x + 1)(torch.zeros(2, device=device))
+    except Exception as e:                                      # no compiler, no Triton, ...: many kinds
+        print(f"torch.compile does not work here ({type(e).__name__}); going on without it")
+        return False
+    return True
+
+
+class Muon(torch.optim.Muon):
+    """
+    Muon makes each gradient matrix orthogonal, for which it must see all of it. Where matrices are sharded
+    over ranks, gradient and momentum are gathered for the step; between steps every rank keeps its shard of
+    the momentum.
+    """
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        sharded = [p for group in self.param_groups for p in group["params"] if isinstance(p.grad, DTensor)]
+        for p in sharded:
+            p.grad = p.grad.redistribute(placements=[Replicate()])
+            if self.state[p]:
+                momentum = self.state[p]["momentum_buffer"]
+                self.state[p]["momentum_buffer"] = momentum.redistribute(placements=[Replicate()])
+        super().step(closure)
+        for p in sharded:
+            momentum = self.state[p]["momentum_buffer"]
+            self.state[p]["momentum_buffer"] = momentum.redistribute(placements=p.placements)
+
+
+def gather(state):
+    """
+    a tensor, or a state dict, with every sharded tensor put together, on the CPU; all ranks must call it
+    """
+    if isinstance(state, dict):
+        return {k: gather(v) for k, v in state.items()}
+    if isinstance(state, (list, tuple)):
+        return [gather(v) for v in state]
+    return state.full_tensor().cpu() if isinstance(state, DTensor) else state
+
+
+def shard(state, optimizer):
+    """the reverse, for the state of an optimizer: what has the shape of a sharded weight is sharded alike"""
+    weights = [p for group in optimizer.param_groups for p in group["params"]]
+    for i, values in state["state"].items():
+        w = weights[i]
+        if isinstance(w, DTensor):
+            values.update({k: distribute_tensor(v.to(w.device), w.device_mesh, w.placements)
+                           for k, v in values.items() if v.shape == w.shape})
+    return state
+
+
+# --------------------------------------------------------------------------------------------------------
+# one step
+
+def make_optimizers(model, config: Config) -> dict:
+    """Muon for the matrices inside the blocks, AdamW for embeddings, norms, biases and the ways in"""
+    inner = [p for name, p in model.named_parameters() if ".blocks." in f".{name}" and p.ndim == 2]
+    ids = {id(p) for p in inner}
+    outer = [p for p in model.parameters() if id(p) not in ids]
+    muon = Muon(inner, lr=config.lr_muon, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw")
+    adam = torch.optim.AdamW([{"params": [p for p in outer if p.ndim > 1],
+                               "weight_decay": config.weight_decay},
+                              {"params": [p for p in outer if p.ndim < 2], "weight_decay": 0.0}],
+                             lr=config.lr_adam, betas=(0.9, 0.98))
+    return {"muon": muon, "adam": adam}
+
+
+def lr_scale(step: int, total: int, config: Config) -> float:
+    """up over warmup steps, flat, then down to zero in a straight line"""
+    down = max(1, int(config.cooldown * total))
+    return min(1.0, (step + 1) / max(1, config.warmup), (total - step) / down)
+
+
+def autocast(device, dtype: str):
+    """bfloat16 products where asked for, or, for "auto", where the hardware multiplies it"""
+    if dtype == "auto":
+        # elsewhere slower than float32
+        on_cpu = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+        fast = {"cuda": torch.cuda.is_bf16_supported, "cpu": on_cpu}.get(device.type, lambda: False)()
+        dtype = "bfloat16" if fast else "float32"
+    return torch.autocast(device.type, torch.bfloat16) if dtype == "bfloat16" else contextlib.nullcontext()
+
+
+def forward(model, batch, config: Config, device):
+    """
+    a batch of data.Mix -> logits (M, n_vocab) and cross-entropies (M,) of its M targets, and the batch on
+    the device
+    """
+    batch = {name: x.to(device, non_blocking=True) for name, x in batch.items()}
+    with autocast(device, config.dtype):
+        target = batch["label"] != ASKED        # the loss is on what is answered: words and actions alike
+        logits, losses = model(batch["images"], batch["tokens"], batch["segment"], target, batch["shift"])
+    return logits, losses, batch
+
+
+def train_step(model, micro_batches, optimizers, scale, config: Config, ranks: Ranks):
+    """
+    One step on this rank's micro-batches of one batch: forward, backward, clip, update. scale: of both
+    learning rates. Returns the norm of the gradient before clipping, and what forward() gave for the last
+    micro-batch.
+    """
+    for optimizer, lr in ((optimizers["muon"], config.lr_muon), (optimizers["adam"], config.lr_adam)):
+        for group in optimizer.param_groups:
+            group["lr"] = lr * scale
+    n_target = ranks.total(sum(int((batch["label"] != ASKED).sum()) for batch in micro_batches))
+    for k, batch in enumerate(micro_batches):
+        with ranks.sync(model, last=k == len(micro_batches) - 1):
+            logits, losses, batch = forward(model, batch, config, ranks.device)
+            # one mean over the targets of all micro-batches and ranks: robot and web have the same loss.
+            # (the ranks' gradients are averaged, hence the factor)
+            (losses.sum() * ranks.world / n_target).backward()
+    norm = gather(torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip)).item()
+    if not math.isfinite(norm):
+        raise FloatingPointError(f"the gradient became {norm}; lower lr_muon and lr_adam, "
+                                 "then --resume from the last checkpoint")
+    for optimizer in optimizers.values():
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+    return norm, logits.detach(), losses.detach(), batch
+
+
+# --------------------------------------------------------------------------------------------------------
+# what a person wants to know on the way
+
+def metrics(logits, losses, batch, robots: dict) -> dict:
+    """
+    Of one batch: the loss on actions, on other words about the robot's picture ("view"), and on the web;
+    the accuracy of action tokens, in all and by number; the mean distance of actions in their own units
+    (l1). robots: name -> ActionTokenizer, in the order of batch["source"].
+    """
+    target = batch["label"] != ASKED
+    label, tokens = batch["label"][target], batch["tokens"][target]                                 # (M,)
+    source = batch["source"][:, None].expand_as(target)[target]             # (M,) which robot, -1 = web
+    is_action = label == ACTION
+    parts = {"action": is_action, "view": (source >= 0) & ~is_action, "web": source < 0}
+    out = {name: losses[mask].mean().item() for name, mask in parts.items() if mask.any()}
+    hits, count = 0, 0
+    for k, (name, actions) in enumerate(robots.items()):
+        mine, D = is_action & (source == k), len(actions.names)
+        if not mine.any():
+            continue
+        truth = tokens[mine].view(-1, D)                                                            # (n, D)
+        allowed = torch.from_numpy(actions.allowed).to(logits.device)
+        guess = logits[mine].view(len(truth), D, -1).masked_fill(~allowed, -math.inf).argmax(-1)    # (n, D)
+        error = np.abs(actions.decode(guess.cpu().numpy()) - actions.decode(truth.cpu().numpy())).mean(0)
+        numbers = [n if len(robots) == 1 else f"{name} {n}" for n in actions.names]
+        out.setdefault("right", {}).update(zip(numbers, (guess == truth).float().mean(0).tolist()))
+        out.setdefault("l1", {}).update(zip(numbers, error.tolist()))
+        hits, count = hits + (guess == truth).sum().item(), count + truth.numel()
+    return {**out, "accuracy": hits / count} if count else out
+
+
+def memory_gb(device):
+    """the most memory in use so far: the GPU's, or this process's"""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e9
+    try:
+        import resource                                         # not on Windows
+    except ImportError:
+        return None
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
 
 
 def keep_memory():
-    """glibc hands every large block back to the system at once; keeping them saves a tenth of a step on a CPU"""
+    """
+    glibc hands every large block back to the system at once; keeping them saves a tenth of a step on a CPU
+    """
     libc = ctypes.CDLL(None) if sys.platform == "linux" else None
     if hasattr(libc, "mallopt"):
         M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
@@ -274,193 +564,202 @@ def keep_memory():
         libc.mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1)
 
 
-def memory(device):
-    """the most memory in use so far, GB: the GPU's, or this process's"""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 1e9
-    try:
-        import resource                                     # not on Windows
-    except ImportError:
-        return None
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e9
-
-
-def autocast(device, dtype: str):
-    if dtype == "auto":
-        # slower than float32 on processors that cannot multiply it
-        fast = torch.cuda.is_bf16_supported() if device.type == "cuda" else torch.cpu._is_avx512_bf16_supported()
-        dtype = "bfloat16" if fast else "float32"
-    return torch.autocast(device.type, torch.bfloat16) if dtype == "bfloat16" else contextlib.nullcontext()
-
-
-def measure(logits, ce, batch, robots: dict):
+def begin_log(path: Path, start: int):
     """
-    What a person wants to know of a batch: the loss on actions, on other questions about the robot's view, and on the web;
-    the share of action tokens that are right, in all and by number; the mean distance of actions in their own units.
-    robots: name -> ActionTokenizer, in the order of batch["source"].
+    keep the lines up to step start; what a killed run wrote after its last checkpoint, perhaps half a line,
+    goes
     """
-    segment, target = batch["segment"], batch["target"]
-    source = batch["source"][:, None].expand_as(segment)[target]                       # (M,) the robot of each target, -1 = web
-    first = target & (segment == 1)
-    left = first.flip(1).cumsum(1).flip(1)[target]                                     # (M,) how many targets of it are left
-    length = torch.tensor([len(a.names) + 1 for a in robots.values()], device=left.device)[source.clamp(min=0)] if robots else left
-    act = (source >= 0) & (segment[target] == 1) & (left <= length)                    # (M,) an action's token, or its eos
-    out = {name: ce[mask].mean().item() for name, mask in (("action", act), ("view", (source >= 0) & ~act), ("web", source < 0))
-           if mask.any()}
-    hits, out_of = 0, 0
-    for k, (name, actions) in enumerate(robots.items()):
-        mine, D = act & (source == k), len(actions.names)
-        if mine.any():
-            wanted = batch["tokens"][target][mine].view(-1, D + 1)[:, :D]              # (n, D)
-            allowed = torch.from_numpy(actions.allowed).to(logits.device)
-            guess = logits[mine].view(-1, D + 1, logits.size(-1))[:, :D].masked_fill(~allowed, -math.inf).argmax(-1)
-            error = np.abs(actions.decode(guess.cpu().numpy()) - actions.decode(wanted.cpu().numpy())).mean(0)
-            numbers = [n if len(robots) == 1 else f"{name} {n}" for n in actions.names]
-            out.setdefault("right", {}).update(zip(numbers, (guess == wanted).float().mean(0).tolist()))
-            out.setdefault("l1", {}).update(zip(numbers, error.tolist()))
-            hits, out_of = hits + (guess == wanted).sum().item(), out_of + wanted.numel()
-    if out_of:
-        out["accuracy"] = hits / out_of
-    return out
+    kept = []
+    begun = start and path.exists()
+    for line in path.read_text(encoding="utf-8", errors="replace").split("\n") if begun else ():
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            if json.loads(line)["step"] <= start:
+                kept.append(line + "\n")
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text("".join(kept))
+    os.replace(temporary, path)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# the loop
-
-def train(c: Config):
-    """runs the recipe, returns the path of the last checkpoint"""
-    ranks = Ranks(c)
-    out, device = Path(c.out_dir), ranks.device
-    out.mkdir(parents=True, exist_ok=True)
-    keep_memory()
-    torch.manual_seed(c.seed)
-    torch.set_float32_matmul_precision("high")
-    state = load(out / "checkpoint.pt") if c.resume else load(c.init_from) if c.init_from else None
-    for name in ("vocabulary", "scheme", "attention", "image_size", "frames", "patch_size", "vit_layer", "vit_head", "vit_embd",
-                 "vit_cls", "vit_eps", "n_layer", "n_head", "n_embd", "gelu", "text_len") if state else ():
-        if state["config"][name] != getattr(c, name):
-            raise ValueError(f"the checkpoint has {name} = {state['config'][name]!r}, not {getattr(c, name)!r}; "
-                             "leave it as it was")
-    start = state["step"] if c.resume else 0
-    pretrain = 0 if c.init_from else c.pretrain_steps       # the weights of init_from have been to the web
-    total = pretrain + c.steps
-    robots, webs = ranks.in_turn(lambda: data.open_sources(c, pretrain, quiet=not ranks.first))
-    tokenizer = Tokenizer.from_state(state["tokenizer"]) if state else data.make_tokenizer(c, robots, webs)
-    actions = data.make_actions(c, robots, tokenizer, state)
-    mix, held_out = data.make_data(c, robots, webs, actions, tokenizer, pretrain)
-
-    model = VLA(model_config(c, tokenizer.n_vocab)).to(device)
-    model.recompute = c.recompute
-    if state:
-        model.load_state_dict(state["model"])
-    else:
-        if c.order:
-            model.order(tokenizer.integers[:256], c.order)
-            for a in actions.values() if c.scheme == "overwrite" else ():
-                model.order(a.ids, c.order)
-        for path, load_weights in ((c.vit_from, load_vit), (c.gpt2_from, load_gpt2)):
-            if path:
-                load_weights(model, path)
-    n_weights, flops = model.n_weights(), model.flops(c.text_len, c.text_len // 4)
-    run = ranks.share(model, c)
-    optimizers = make_optimizers(model, c)
-    if c.resume:
-        for name, optimizer in optimizers.items():
-            optimizer.load_state_dict(spread(state["optimizers"][name], optimizer))
-        torch.set_rng_state(state["rng"])
-    items = [(step, part) for step in range(start, total) for part in ranks.parts]
-    del state                                               # a second copy of the weights
-    loader = torch.utils.data.DataLoader(mix, batch_size=None, sampler=items, num_workers=c.workers,
-                                         pin_memory=device.type == "cuda", worker_init_fn=leave_ctrl_c_to_the_parent,
-                                         # forked workers share the logs; spawned ones would copy them
-                                         multiprocessing_context="fork" if c.workers and sys.platform == "linux" else None)
-    say = print if ranks.first else lambda *_: None
-    where = f"{device} x {ranks.world}, {c.parallel}" if ranks.world > 1 else device
-    say(f"{where}: {n_weights / 1e6:.2f} M weights, {flops / 1e6:.0f} MFLOP a sample, "
-        f"{pretrain} steps of web then {c.steps} with {c.robot_fraction:.0%} robot, batch {c.batch_size}")
-
-    def checkpoint(name, step):
-        parts = dict(model=whole(model.state_dict()), optimizers={k: whole(o.state_dict()) for k, o in optimizers.items()})
-        if ranks.first:
-            save(out / name, **parts, step=step, rng=torch.get_rng_state(), config=asdict(c), model_config=asdict(model.config),
-                 tokenizer=tokenizer.state(), robots={name: a.state() for name, a in actions.items()})
-
-    if ranks.first:
-        begin_log(out / "log.jsonl", start)
-    stopped = []                    # Ctrl-C, or a scheduler's SIGTERM, ends the step it comes in, so that nothing is half done
-    previous = {}
+@contextlib.contextmanager
+def stop_between_steps():
+    """
+    Ctrl-C, or a scheduler's SIGTERM, ends the run after the step it comes in, so that nothing is half done
+    """
+    stopped, previous = [], {}
     if threading.current_thread() is threading.main_thread():
-        previous = {s: signal.signal(s, lambda *_: stopped.append(True)) for s in (signal.SIGINT, signal.SIGTERM)}
-    began, waited, batches = time.time(), 0.0, iter(loader)
-    bar = tqdm(total=total, initial=start, desc="training", unit="step", mininterval=2, disable=not ranks.first)
+        previous = {s: signal.signal(s, lambda *_: stopped.append(True))
+                    for s in (signal.SIGINT, signal.SIGTERM)}
     try:
-        with open(out / "log.jsonl" if ranks.first else os.devnull, "a") as log:
-            for step in range(start, total):
-                for optimizer, lr in ((optimizers["muon"], c.lr_muon), (optimizers["adam"], c.lr_adam)):
-                    for group in optimizer.param_groups:
-                        group["lr"] = lr * lr_scale(step, total, c)
-                asked = time.time()
-                parts = [next(batches) for _ in ranks.parts]
-                waited += time.time() - asked
-                n_target = max(1, ranks.total(sum(int(batch["target"].sum()) for batch in parts)))
-                for k, batch in enumerate(parts):
-                    batch = {name: x.to(device, non_blocking=True) for name, x in batch.items()}
-                    with ranks.sync(run, last=k == len(parts) - 1):
-                        with autocast(device, c.dtype):
-                            logits, ce = run(batch["images"], batch["tokens"], batch["segment"], batch["target"], batch["shift"])
-                        # the mean over all targets of all ranks, whose gradients will be averaged
-                        (ce.sum() * (ranks.world / n_target)).backward()
-                norm = torch.nn.utils.clip_grad_norm_(model.parameters(), c.clip)
-                norm = whole(norm).item()
-                if not math.isfinite(norm):
-                    raise FloatingPointError(f"the gradient became {norm} at step {step}; lower lr_muon and lr_adam, "
-                                             f"then --resume from the last checkpoint in {out}")
-                for optimizer in optimizers.values():
-                    optimizer.step()
-                    optimizer.zero_grad(set_to_none=True)
-                bar.update()
-                if (step + 1) % c.log_every == 0 or step + 1 == total:
-                    m = measure(logits.detach(), ce.detach(), batch, actions)
-                    if step >= pretrain and held_out:       # what is said of the robot is said of episodes not trained on
-                        test = {k: v.to(device) for k, v in held_out[step, 0].items()}
-                        with torch.no_grad(), autocast(device, c.dtype):
-                            said = run(test["images"], test["tokens"], test["segment"], test["target"])
-                            m.update(measure(*said, test, actions))
-                    seconds = time.time() - began
-                    speed = (step + 1 - start) * c.batch_size / seconds
-                    log.write(json.dumps({"step": step + 1, "minutes": seconds / 60, "samples_per_s": speed,
-                                          "waiting": waited / seconds, "gflops": flops * speed / 1e9,
-                                          "memory_gb": memory(device), "norm": norm, **m}) + "\n")
-                    log.flush()
-                    text = " ".join(f"{k} {m[k]:.2f}" for k in ("web", "view", "action", "accuracy") if k in m)
-                    if list(actions) == ["world"] and "l1" in m:            # a log's units are its own
-                        text += f" L1 {100 * np.mean([m['l1'][k] for k in ('dx', 'dy', 'dz')]):.1f} cm"
-                    bar.set_postfix_str(f"{text} {speed:.0f} samples/s")
-                if step + 1 == pretrain:
-                    checkpoint("web.pt", step + 1)
-                halt = ranks.total(bool(stopped)) > 0
-                if (step + 1) % c.save_every == 0 or step + 1 == total or halt:
-                    checkpoint("checkpoint.pt", step + 1)
-                if halt:
-                    ranks.part()
-                    start_with = "python" if ranks.world == 1 else f"torchrun --nproc_per_node {ranks.world}"
-                    sys.exit(f"\nstopped after step {step + 1}; go on with: {start_with} train.py --resume --out_dir {out}"
-                             if ranks.first else 1)
+        yield stopped
     finally:
-        bar.close()
         for s, handler in previous.items():
             signal.signal(s, handler)
-    ranks.part()
+
+
+# --------------------------------------------------------------------------------------------------------
+# the whole run
+
+@contextlib.contextmanager
+def only_run(out: Path, resume: bool):
+    """out_dir for this run alone: no second run at the same time, and a finished one is not written over"""
+    out.mkdir(parents=True, exist_ok=True)
+    lock, elsewhere = out / "lock", "give this run another --out_dir"
+    with contextlib.suppress(FileNotFoundError, ValueError, ProcessLookupError, PermissionError):
+        pid = int(lock.read_text())
+        os.kill(pid, 0)                         # asks whether that process is alive, and does nothing
+        if pid != os.getpid():
+            raise FileExistsError(f"process {pid} is training in {out}; stop it, or {elsewhere}")
+    if not resume and (out / "checkpoint.pt").exists():
+        raise ValueError(f"{out} holds a run already; go on with it (--resume --out_dir {out}), delete it, "
+                         f"or {elsewhere}")
+    lock.write_text(str(os.getpid()))
+    try:
+        yield
+    finally:
+        lock.unlink(missing_ok=True)
+
+
+def set_up(config: Config, ranks: Ranks, resume: bool, other_data: bool):
+    """Logs, words and model: of a checkpoint, of published weights, or new."""
+    path = Path(config.out_dir) / "checkpoint.pt" if resume else config.init_from
+    state = load(path) if path else None
+    for name in SHAPE if state else ():
+        if state["config"].get(name) != getattr(config, name):
+            raise ValueError(f"{path} has {name} = {state['config'].get(name)!r}, "
+                             f"not {getattr(config, name)!r}; leave it as it was")
+    logs = ranks.in_turn(lambda: data.open_logs(config, quiet=not ranks.first))
+    fingerprints = {f"{half} {name}": log.fingerprint
+                    for half in logs for name, (log, _) in logs[half].items()}
+    if resume and not other_data and state["data"] != fingerprints:
+        raise ValueError(f"the logs are not those that {path} was trained on: {fingerprints}, "
+                         f"then {state['data']}; bring them back as they were, or give --other_data")
+    if state:
+        tokenizer, known, model = rebuild(path, state)
+        actions = data.make_actions(config, logs, tokenizer, known)
+        return state, logs, fingerprints, tokenizer, actions, model
+    published = {}
+    if config.pretrained:
+        from formats import weights                             # needed only to start from published weights
+        published = weights.settings(config.pretrained)
+    tokenizer = weights.gpt2_tokenizer(config.pretrained["gpt2"]) if "gpt2" in config.pretrained else \
+        data.make_tokenizer(logs, config.n_vocab)
+    actions = data.make_actions(config, logs, tokenizer, {})
+    torch.manual_seed(config.seed)
+    sizes = {f.name: getattr(config, f.name)
+             for f in dataclasses.fields(ModelConfig) if hasattr(config, f.name)}
+    model = VLA(ModelConfig(**{**sizes, **published, "n_vocab": tokenizer.n_vocab,
+                               "max_text": config.text_len}))
+    model.add_sinusoids(tokenizer.integers[:256])
+    if config.scheme == "overwrite" and actions:    # there the bins are other tokens than the numbers of text
+        model.add_sinusoids(next(iter(actions.values())).ids)
+    if config.pretrained:
+        weights.load(model, config.pretrained)
+    return None, logs, fingerprints, tokenizer, actions, model
+
+
+def train(config: Config, resume=False, other_data=False) -> Path:
+    """
+    Runs the recipe: n_pretrain steps on the web, then steps on web and robot. Returns the last checkpoint's
+    path.
+    """
+    ranks, out = Ranks(config), Path(config.out_dir)
+    with only_run(out, resume) if ranks.first else contextlib.nullcontext():
+        keep_memory()
+        torch.set_float32_matmul_precision("high")
+        state, logs, fingerprints, tokenizer, actions, model = set_up(config, ranks, resume, other_data)
+        mix, held_out = data.make_mix(config, logs, actions, tokenizer)
+        model.to(ranks.device)
+        n_weights, flops = model.n_weights(), model.flops(config.text_len, config.text_len // 4)
+        wrapped = ranks.wrap(model, config)
+        optimizers = make_optimizers(model, config)
+        start, total = state["step"] if resume else 0, config.n_pretrain + config.steps
+        if resume:
+            with damaged(out / "checkpoint.pt"):
+                for name, optimizer in optimizers.items():
+                    optimizer.load_state_dict(shard(state["optimizers"][name], optimizer))
+                torch.set_rng_state(state["rng"])
+        del state                                               # a second copy of the weights
+        if ranks.first:
+            print(f"{ranks.device} x {ranks.world}: {n_weights / 1e6:.2f} M weights, "
+                  f"{flops / 1e6:.0f} MFLOP a sample, "
+                  f"{config.n_pretrain} steps of web "
+                  f"then {config.steps} with {config.robot_fraction:.0%} robot, "
+                  f"batch {config.batch_size}")
+            begin_log(out / "log.jsonl", start)
+
+        def checkpoint(name, step):
+            weights = gather(model.state_dict())
+            memory = {k: gather(o.state_dict()) for k, o in optimizers.items()}
+            if ranks.first:
+                save(out / name, model=weights, optimizers=memory, step=step, rng=torch.get_rng_state(),
+                     config=asdict(config), model_config=asdict(model.config), tokenizer=tokenizer.state(),
+                     robots={name: a.state() for name, a in actions.items()}, data=fingerprints)
+
+        loop(config, ranks, wrapped, optimizers, mix, held_out, actions, start, total, flops, checkpoint)
+        ranks.finish()
     return out / "checkpoint.pt"
+
+
+def loop(config, ranks, model, optimizers, mix, held_out, actions, start, total, flops, checkpoint):
+    """steps start .. total, with a line of the log now and then; checkpoint(name, step) writes one"""
+    out, device, cuda = Path(config.out_dir), ranks.device, ranks.device.type == "cuda"
+    items = [(step, k) for step in range(start, total) for k in ranks.micro]
+    loader = torch.utils.data.DataLoader(mix, batch_size=None, sampler=items, num_workers=config.workers,
+                                         pin_memory=cuda,
+                                         worker_init_fn=data.ignore_ctrl_c,
+                                         # forked workers share the logs; spawned ones would copy them
+                                         multiprocessing_context="fork" if config.workers
+                                         and sys.platform == "linux" else None)
+    began, waited, batches = time.time(), 0.0, iter(loader)
+    bar = tqdm(total=total, initial=start, desc="training", unit="step", mininterval=2,
+               disable=not ranks.first)
+    log_path = out / "log.jsonl" if ranks.first else os.devnull
+    with stop_between_steps() as stopped, bar, open(log_path, "a") as log:
+        for step in range(start, total):
+            asked = time.time()
+            micro_batches = [next(batches) for _ in ranks.micro]
+            waited += time.time() - asked
+            scale = lr_scale(step, total, config)
+            norm, *results = train_step(model, micro_batches, optimizers, scale, config, ranks)
+            bar.update()
+            last = step + 1 == total
+            if (step + 1) % config.log_every == 0 or last:
+                m = metrics(*results, actions)
+                # the robot's numbers are of episodes not trained on
+                if step >= config.n_pretrain and held_out:
+                    with torch.no_grad():
+                        m.update(metrics(*forward(model, held_out[step, 0], config, device), actions))
+                seconds = time.time() - began
+                speed = (step + 1 - start) * config.batch_size / seconds
+                log.write(json.dumps({"step": step + 1, "minutes": seconds / 60, "samples_per_s": speed,
+                                      "waiting": waited / seconds, "gflops": flops * speed / 1e9,
+                                      "memory_gb": memory_gb(device), "norm": norm, "lr_scale": scale,
+                                      **m}) + "\n")
+                log.flush()
+                text = " ".join(f"{k} {m[k]:.2f}" for k in ("web", "view", "action", "accuracy") if k in m)
+                bar.set_postfix_str(f"{text} {speed:.0f} samples/s")
+            if step + 1 == config.n_pretrain:
+                checkpoint("web.pt", step + 1)
+            halt = ranks.total(bool(stopped)) > 0
+            if (step + 1) % config.save_every == 0 or last or halt:
+                checkpoint("checkpoint.pt", step + 1)
+            if halt:
+                ranks.finish()
+                how = "python" if ranks.world == 1 else f"torchrun --nproc_per_node {ranks.world}"
+                sys.exit(f"\nstopped after step {step + 1}; "
+                         f"go on with: {how} train.py --resume --out_dir {out}"
+                         if ranks.first else 1)
 
 
 def main():
     try:
-        c = read_config()
-        path = train(c)
-        if c.evaluate and os.environ.get("RANK", "0") == "0":
-            import eval as evaluation
-            evaluation.report(path, trials=c.trials, device="auto" if "RANK" in os.environ else c.device)
+        config = read_config()
+        path = train(config, "--resume" in sys.argv, "--other_data" in sys.argv)
+        if config.trials and os.environ.get("RANK", "0") == "0":
+            import eval                             # it imports this file, so it cannot stand above
+            eval.report(path, config.trials, device="auto" if "RANK" in os.environ else config.device)
+    except torch.OutOfMemoryError:
+        sys.exit(f"error: out of GPU memory; try --micro_batches {2 * config.micro_batches}, or --recompute")
     except (ValueError, FloatingPointError, OSError) as e:
         sys.exit(f"error: {e}")
     except KeyboardInterrupt:

@@ -1,173 +1,297 @@
-"""data: packing, the mix, logs on disk; every answer comes from the log"""
-import warnings
+"""data.py: packing, the mix, tables of a preset; on logs of a few lines (tiny.py)"""
+import io
+import multiprocessing
+import os
+import re
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import data
-from world import web
-from world import scene as world
+import tiny
+from data import ACTION, ASKED, SAID
+from tokenizer import ACTION as ACTION_WORD
 from tokenizer import ActionTokenizer, Tokenizer, prompt
-from world.scene import ACTION_HIGH, ACTION_LOW, ACTION_NAMES, ROBOT_WORDS, SKILLS, VOCABULARIES, WEB_WORDS, World
-
-SETTINGS = dict(vocabulary="small", skills=["pick", "move near"], size=32)
-WEB = dict(names=[*VOCABULARIES["small"]["robot"], *VOCABULARIES["small"]["web"]], size=32, cards=[], hair=[], wears=[])
 
 
-def world_actions(vocabulary, scheme="integer"):
-    return ActionTokenizer(Tokenizer.train(data.corpus(vocabulary)), ACTION_LOW, ACTION_HIGH, scheme)
+@pytest.fixture(autouse=True)
+def formats(monkeypatch):
+    tiny.install(monkeypatch)
+
+
+def robot_log(**options):
+    return data.open_log("robot", {"format": "tiny", **options}, size=16)
+
+
+def web_log(**options):
+    return data.open_log("web", {"format": "tiny", **options}, size=16)
+
+
+def action_tokenizer(log, **settings):
+    return ActionTokenizer(Tokenizer.train([*log.texts(), *web_log().texts()]), *log.bounds, names=log.names, **settings)
 
 
 @pytest.fixture(scope="module")
 def actions():
-    return world_actions("small")
+    log = tiny.Robot(cache=None, size=16, quiet=True, episodes=30, thought=True, numbers=1)
+    web = tiny.Web(cache=None, size=16, quiet=True, pictures=4)
+    return ActionTokenizer(Tokenizer.train([*log.texts(), *web.texts()]), *log.bounds, names=log.names)
 
 
-@pytest.fixture(scope="module")
-def logs(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("data")
-    return data.WorldLog(folder, world.episodes, 12, SETTINGS, quiet=True), data.WorldLog(folder, web.web_pictures, 30, WEB, quiet=True)
+def make_mix(actions, robot={}, webs=({},), **settings):
+    settings = {"batch_size": 8, "robot_fraction": 0.5, "text_len": 40, "seed": 3, **settings}
+    robots = [(data.RobotData(robot_log(), actions, 40, 16, **robot), {"weight": 1.0})]
+    return data.Mix(robots, [(data.WebData(web_log(), actions.tokenizer, 40, 16), {"weight": 1.0, "until": 0, **w}) for w in webs],
+                    **settings)
 
 
-@pytest.fixture(scope="module")
-def mix(logs, actions):
-    return data.Mix([(data.RobotData(logs[0], actions, text_len=64), 1)],
-                    [(data.WebData(logs[1], actions.tokenizer, ("locate", "what at"), 64), 1)], 8, 0.5, 64, pretrain=2, seed=3)
-
+# -- packing
 
 def test_pack_example_of_the_docstring():
-    F, T = False, True
-    assert data.pack([([5, 6], [7]), ([8], [9])], 6) == ([5, 6, 7, 8, 9, 0], [1, 1, 1, 2, 2, -1], [F, F, T, F, T, F])
+    questions = [[(ASKED, [5, 6]), (ACTION, [7]), (SAID, [2])], [(ASKED, [8]), (SAID, [9])]]
+    assert data.pack(questions, 7) == ([5, 6, 7, 2, 8, 9, 0], [1, 1, 1, 1, 2, 2, -1],
+                                       [ASKED, ASKED, ACTION, SAID, ASKED, SAID, ASKED])
     with pytest.raises(ValueError, match="raise text_len"):
-        data.pack([([1] * 4, [2])], 4)
+        data.pack(questions, 5)
 
 
-def test_a_batch_is_fixed_by_its_step_alone(mix):
+def test_worked_examples_of_the_module_are_what_the_code_makes():
+    """the tokens of the robot sample, with and without a thought, are those that the docstring shows"""
+    text = prompt("pick apple")
+    tok = Tokenizer.train([text, "Instruction: I am thirsty. Plan: pick red can."] * 2)
+    robot = ActionTokenizer(tok, [0, *[-.08] * 3, *[-.8] * 3, 0], [1, *[.08] * 3, *[.8] * 3, 1])
+    bins = robot.text([0, .04, .04, -.08, 0, 0, 0, 1])
+    words = " ".join(tok.decode([i]).strip() for i in tok.encode(text))
+    assert f"{words} | {bins} <eos>" in data.__doc__
+    assert f"Instruction: I am thirsty. | Plan: pick red can.{ACTION_WORD} | {bins} <eos>" in data.__doc__
+
+
+@pytest.mark.parametrize("thought", [False, True])
+def test_a_robot_sample_is_prompt_thought_action_and_each_token_says_what_it_is(actions, thought):
+    log = robot_log(thought=thought)
+    robot, tok = data.RobotData(log, actions, 40, 16, thought_len=8 * thought), actions.tokenizer
+    for n in range(0, 60, 7):
+        _, questions = robot.sample(np.random.default_rng(n), n)
+        tokens, segment, label = map(np.array, data.pack(questions, 40))
+        first = segment == 1
+        asked, said, acted = (tokens[first & (label == what)].tolist() for what in (ASKED, SAID, ACTION))
+        assert tok.decode(asked) == prompt("go to the square")
+        assert said[-1] == tok.eos and tok.decode(said[:-1]) == (log.request(robot.index[n], None)[1] + ACTION_WORD) * thought
+        assert acted == actions.encode(log.actions[robot.index[n]]).tolist()
+        assert (label[segment < 0] == ASKED).all()
+
+
+def test_a_thought_that_does_not_fit_is_refused_before_the_first_step(actions):
+    with pytest.raises(ValueError, match="raise thought_len = 2"):
+        data.RobotData(robot_log(thought=True), actions, 40, 16, thought_len=2)
+    with pytest.raises(ValueError, match="raise text_len = 12"):
+        data.RobotData(robot_log(), actions, 12, 16)
+
+
+def test_questions_are_different_and_fill_the_text(actions):
+    _, questions = data.WebData(web_log(), actions.tokenizer, 40, 16).sample(np.random.default_rng(0))
+    assert len(questions) == 2 and questions[0] != questions[1]
+    assert all(q[1][1][-1] == actions.tokenizer.eos for q in questions)
+
+
+def test_overwritten_words_are_named():
+    """a vocabulary that has no 256 spare tokens, as GPT-2's, gives the bins words that an instruction may need"""
+    log = robot_log()
+    actions = ActionTokenizer(Tokenizer.train(log.texts()), *log.bounds, "overwrite", log.names)
+    actions.ids[7] = actions.tokenizer.encode(" square")[0]
+    with pytest.warns(UserWarning, match="words whose tokens now mean bins, such as 'Q: what action"):
+        data.RobotData(log, actions, 40, 16)
+
+
+# -- pictures
+
+def test_two_frames_are_the_step_before_and_this_one_and_a_web_picture_twice(actions):
+    log = robot_log()
+    log.picture = lambda i: np.full((16, 16, 3), i, np.uint8)
+    robot = data.RobotData(log, actions, 40, 16, frames=3, hold_out=0)
+    for i, steps in ((0, (0, 0, 0)), (4, (3, 3, 4)), (5, (3, 4, 5))):
+        pictures, _ = robot.sample(np.random.default_rng(0), i)
+        assert pictures.shape == (3, 16, 16, 3) and tuple(pictures[:, 0, 0, 0]) == steps
+    pictures, _ = data.WebData(web_log(), actions.tokenizer, 40, 16, frames=2).sample(np.random.default_rng(0))
+    assert pictures.shape == (2, 16, 16, 3) and (pictures[0] == pictures[1]).all()
+
+
+def test_augmentation_is_the_same_for_all_frames_and_never_for_held_out_episodes(actions):
+    pictures = data.jitter([tiny.picture(1)] * 2, 16, np.random.default_rng(0))
+    assert np.array_equal(*pictures) and not np.array_equal(pictures[0], tiny.picture(1))
+    config = type("C", (), dict(text_len=40, image_size=16, frames=1, thought_len=0, batch_size=4, robot_fraction=1.0, n_pretrain=0, seed=0,
+                                micro_batches=1, shift=0, init_from=""))
+    settings = data.settings_of("robot", {"format": "tiny", "augment": True})
+    mix, held_out = data.make_mix(config, {"robot": {"r": (robot_log(), settings)}, "web": {}}, {"r": actions}, actions.tokenizer)
+    assert mix.robots[0][0].augment and not held_out.robots[0][0].augment
+
+
+def test_pictures_of_any_size_fit_and_other_things_are_refused():
+    assert data.fit(np.zeros((30, 50, 3), np.uint8), 16).shape == (16, 16, 3)
+    for bad in (np.zeros((16, 16), np.uint8), np.zeros((16, 16, 3)), np.zeros((16, 16, 4), np.uint8), np.zeros((0, 16, 3), np.uint8)):
+        with pytest.raises(ValueError, match="convert it to RGB bytes"):
+            data.fit(bad, 16)
+
+
+# -- which steps are trained on
+
+def test_held_out_episodes_are_not_trained_on(actions):
+    log = robot_log(episodes=42)
+    train, test = (data.RobotData(log, actions, 40, 16, held_out=h) for h in (False, True))
+    assert {log.episode[i] for i in test.index} == {20, 41} and len(train.index) + len(test.index) == len(log)
+    assert not {log.episode[i] for i in train.index} & {20, 41}
+    with pytest.raises(ValueError, match="record more"):
+        data.RobotData(robot_log(episodes=5), actions, 40, 16, held_out=True)
+
+
+def test_one_episode_can_be_trained_on_when_none_is_held_out(actions):
+    assert len(data.RobotData(robot_log(episodes=1), actions, 40, 16, hold_out=0).index) == 3
+
+
+# -- the mix
+
+def test_a_batch_is_fixed_by_its_step_alone(actions):
+    mix = make_mix(actions)
     mix[0, 0], mix[7, 0]
     one, two, other = mix[5, 0], mix[5, 0], mix[6, 0]
     assert all(torch.equal(one[k], two[k]) for k in one)
     assert not torch.equal(one["tokens"], other["tokens"])
 
 
-def test_the_mix_has_the_stated_share_of_robot_samples(mix):
+def test_seed_step_and_micro_batch_all_change_the_samples(actions):
+    """each of the three takes part: a mix that forgot one would repeat samples"""
+    mix = make_mix(actions, n_micro=2, batch_size=32)
+    same = lambda a, b: torch.equal(a["tokens"], b["tokens"]) and torch.equal(a["images"], b["images"])             # noqa: E731
+    assert not same(mix[4, 0], mix[4, 1]) and not same(mix[4, 0], mix[5, 0])
+    assert not same(mix[4, 0], make_mix(actions, n_micro=2, batch_size=32, seed=4)[4, 0])
+
+
+def test_the_mix_has_the_stated_share_of_robot_samples_in_every_micro_batch(actions):
+    mix = make_mix(actions, n_pretrain=2)
     assert [int((mix[step, 0]["source"] == 0).sum()) for step in (0, 1, 2, 9)] == [0, 0, 4, 4]
+    mix = make_mix(actions, n_micro=4)
+    assert [int((mix[3, k]["source"] == 0).sum()) for k in range(4)] == [1] * 4
 
 
-def test_words_are_moved_as_far_as_the_longest_question_allows(logs, actions):
+def test_sources_are_drawn_by_their_weight():
+    rng = np.random.default_rng(0)
+    drawn = [data.Mix.draw([(None, {"weight": 3.0}), (None, {"weight": 1.0})], rng) for _ in range(2000)]
+    assert np.mean(drawn) == pytest.approx(.25, abs=.04)
+
+
+def test_a_web_with_until_has_the_beginning_to_itself(actions):
+    mix = make_mix(actions, webs=({"until": 3}, {}), robot_fraction=0)
+    first, later = mix.webs[0][0], mix.webs[1][0]
+    used = []
+    for web, name in ((first, "first"), (later, "later")):
+        web.sample = lambda rng, sample=web.sample, name=name: used.append(name) or sample(rng)
+    mix[2, 0]
+    assert set(used) == {"first"}
+    used.clear()
+    mix[3, 0]
+    assert set(used) == {"later"}
+
+
+def test_words_are_moved_as_far_as_the_longest_question_allows(actions):
     """so that a word is met at many positions; without shift every question begins at 0"""
-    robots, webs = [(data.RobotData(logs[0], actions, text_len=64), 1)], [(data.WebData(logs[1], actions.tokenizer, ("locate",), 64), 1)]
-    assert not data.Mix(robots, webs, 8, 0.5, 64)[0, 0]["shift"].any()
-    assert not data.Mix(robots, webs, 8, 0.5, 64, shift=5, shift_from=3)[2, 0]["shift"].any()
-    for most, several in ((5, 6), (60, 20)):
-        batch = data.Mix(robots, webs, 64, 0.5, 64, shift=most)[0, 0]
+    assert not make_mix(actions)[2000, 0]["shift"].any()
+    assert not make_mix(actions, shift=5, shift_from=3)[2, 0]["shift"].any()
+    for most, several in ((5, 6), (60, 12)):
+        batch = make_mix(actions, shift=most, shift_from=0, batch_size=64)[0, 0]
         longest = torch.stack([(batch["segment"] == n).sum(1) for n in range(1, 12)]).amax(0)
         assert batch["shift"].min() == 0 and len(batch["shift"].unique()) >= several
-        assert (batch["shift"] <= most).all() and (batch["shift"] + longest <= 64).all()
+        assert (batch["shift"] <= most).all() and (batch["shift"] + longest <= 40).all()
 
 
-def test_the_robots_first_question_is_the_action_of_the_log(mix, logs, actions):
-    batch, tok = mix[4, 0], actions.tokenizer
-    known = {(prompt(s["instruction"]), actions.text(s["action"])) for s in logs[0].steps}
-    for i in range(4):
-        first = batch["segment"][i] == 1
-        said = tok.decode(batch["tokens"][i][first & ~batch["target"][i]].tolist())
-        answer = batch["tokens"][i][first & batch["target"][i]].tolist()
-        assert answer[-1] == tok.eos and len(answer) == 9
-        assert (said, tok.decode(answer[:-1]).strip()) in known
-
-
-def test_targets_are_answers_and_nothing_else(mix, actions):
-    """each question reads "Q: ... A:" and each target run starts right after it and ends in <eos>"""
-    batch, tok = mix[3, 0], actions.tokenizer
-    for tokens, segment, target in zip(batch["tokens"], batch["segment"], batch["target"]):
+def test_every_question_begins_with_its_prompt_and_ends_with_eos(actions):
+    batch, tok = make_mix(actions)[3, 0], actions.tokenizer
+    for tokens, segment, label in zip(batch["tokens"], batch["segment"], batch["label"]):
         for n in range(1, int(segment.max()) + 1):
-            ask, say = tokens[(segment == n) & ~target].tolist(), tokens[(segment == n) & target].tolist()
-            assert tok.decode(ask).startswith("Q:") and tok.decode(ask).endswith(" A:") and say[-1] == tok.eos
-        assert not target[segment < 0].any()
+            asked, said = tokens[(segment == n) & (label == ASKED)].tolist(), tokens[(segment == n) & (label != ASKED)].tolist()
+            assert tok.decode(asked).startswith("Q:") and tok.decode(asked).endswith(" A:") and said[-1] == tok.eos
 
 
-def test_no_web_only_word_reaches_a_robot_sample(mix, logs, actions):
-    for step in logs[0].steps:
-        assert not set(step["instruction"].split()) & WEB_WORDS and set(step["instruction"].split()) <= ROBOT_WORDS
-    strange = {word for word in WEB_WORDS if len(word) > 1}  # a digit may be a number of the arm
-    for n in range(2, 12):
-        batch = mix[n, 0]
-        for tokens, segment in zip(batch["tokens"][:4], batch["segment"][:4]):
-            words = actions.tokenizer.decode(tokens[segment >= 0].tolist()).replace("?", " ").split()
-            assert not set(words) & strange
+# -- tables of a preset
+
+def test_a_table_is_completed_with_defaults():
+    assert data.settings_of("web", {"format": "tiny"}) == {"format": "tiny", "name": "tiny", "weight": 1.0, "until": 0, "pictures": 20}
 
 
-def test_web_pictures_do_show_and_name_web_only_things(logs):
-    named = {fact["name"] for step in logs[1].steps for fact in step["facts"]}
-    assert named >= set(VOCABULARIES["small"]["web"])
+@pytest.mark.parametrize("half, table, message", [
+    ("robot", {}, "a table [[robot]] needs a format, one of: world, folder, rlds, lerobot"),
+    ("robot", {"format": "tar"}, "format = 'tar' under [[robot]]; use one of: world, folder"),
+    ("web", {"format": "rlds"}, "format = 'rlds' under [[web]]; use one of: world, vqa"),
+    ("robot", {"format": "tiny", "episods": 3}, "[[robot]] of format 'tiny' has no key 'episods'; there are: name, weight, hold_out"),
+    ("robot", {"format": "tiny", "episodes": "3"}, "episodes = '3' must be of type int"),
+    ("robot", {"format": "tiny", "thought": 1}, "thought = 1 must be of type bool"),
+    ("robot", {"format": "tiny", "weight": 0}, "weight = 0.0 is out of range"),
+    ("robot", {"format": "tiny", "weight": float("nan")}, "weight = nan is out of range"),
+    ("robot", {"format": "tiny", "hold_out": 1}, "hold_out = 1 is out of range"),
+    ("web", {"format": "vqa"}, "[[web]] of format 'vqa' needs path = ... of type str"),
+    ("web", {"format": "world", "questions": {"locate": 1.5}}, "must be of type table of whole numbers"),
+    ("robot", {"format": "world", "skills": "pick"}, "skills = 'pick' must be of type list of texts")])
+def test_a_wrong_table_is_an_error_that_names_it(half, table, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        data.settings_of(half, table)
 
 
-def test_a_log_holds_what_the_expert_did(logs):
-    """replaying the expert from the logged seed gives the logged pictures, instructions and actions"""
-    log = logs[0]
-    for i, step in enumerate(log.steps):
-        if i == 0 or log.steps[i - 1]["episode"] != step["episode"]:
-            table = World("small", SETTINGS["skills"], 32, noise=.006)
-            obs, _ = table.reset(step["episode"], wild=step["episode"] % 2 == 1, alone=step["episode"] % 10 < 4)
-        assert (log.pictures[i] == obs["image"]).all() and obs["instruction"] == step["instruction"]
-        np.testing.assert_allclose(step["action"], table.expert(), atol=1e-6)
-        obs, reward, *_ = table.step(table.expert())
-    assert reward == 1 and step["action"][ACTION_NAMES.index("terminate")] == 1
+def test_two_sources_need_two_names():
+    config = type("C", (), dict(robot=[{"format": "tiny"}] * 2, web=[], robot_fraction=1.0, n_pretrain=0, data_dir="", image_size=16))
+    with pytest.raises(ValueError, match="are called 'tiny'"):
+        data.open_logs(config, quiet=True)
 
 
-def test_logged_actions_of_all_skills_fit_the_tokenizer(actions):
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        a = np.array([s["action"] for e in world.episodes(range(150), "full", SKILLS, 0) for s in e])
-        back = actions.decode(actions.encode(a))
-    assert (np.abs(back - a) <= (actions.high - actions.low) / 512 + 1e-6).all()
-    assert (np.abs(a) > 0).any(0).all()                     # and every number is in use
+def test_a_half_that_is_not_used_stays_unopened_and_one_that_is_missing_is_named():
+    config = dict(robot=[{"format": "tiny"}], web=[{"format": "tiny"}], robot_fraction=1.0, n_pretrain=0, data_dir="", image_size=16)
+    logs = data.open_logs(type("C", (), config), quiet=True)
+    assert list(logs["robot"]) == ["tiny"] and logs["web"] == {}
+    with pytest.raises(ValueError, match=re.escape("needs a table [[web]]")):
+        data.open_logs(type("C", (), {**config, "web": [], "robot_fraction": .5}), quiet=True)
 
 
-def test_held_out_episodes_are_not_trained_on(tmp_path, actions):
-    log = data.WorldLog(tmp_path, world.episodes, 25, SETTINGS, quiet=True)
-    train, test = (data.RobotData(log, actions, held_out=h) for h in (False, True))
-    episodes = [{log.steps[i]["episode"] for i in d.index} for d in (train, test)]
-    assert episodes[1] == {20} and not episodes[0] & episodes[1] and len(train.index) + len(test.index) == len(log)
-    with pytest.raises(ValueError, match="record more episodes"):
-        data.RobotData(data.WorldLog(tmp_path, world.episodes, 5, SETTINGS, quiet=True), actions, held_out=True)
+def test_another_robot_does_not_inherit_bounds_by_its_name(actions):
+    log, settings = robot_log(), data.settings_of("robot", {"format": "tiny"})
+    config = type("C", (), dict(scheme="integer"))
+    known = {"tiny": actions}
+    assert data.make_actions(config, {"robot": {"tiny": (log, settings)}}, actions.tokenizer, known)["tiny"] is actions
+    log.actions = log.actions * 5
+    with pytest.raises(ValueError, match="robot 'tiny': .* outside the checkpoint's bounds; .* give the log another name"):
+        data.make_actions(config, {"robot": {"tiny": (log, settings)}}, actions.tokenizer, known)
+    with pytest.raises(ValueError, match="n_bins = 256; leave it"):
+        data.make_actions(config, {"robot": {"tiny": (robot_log(), {**settings, "n_bins": 21})}}, actions.tokenizer, known)
+    with pytest.raises(ValueError, match="the checkpoint has the numbers"):
+        data.make_actions(config, {"robot": {"tiny": (robot_log(numbers=2), settings)}}, actions.tokenizer, known)
 
 
-def test_two_tokenizers_do_not_mix():
-    for vocabulary in ("small", "full"):                    # each is freed before the next is made
-        tokenizer = world_actions(vocabulary).tokenizer
-        facts, rng = [{"name": "apple", "column": .5, "row": .5}], np.random.default_rng(0)
-        (p, a), = data._fill([], lambda: web.ask(facts, "locate", rng), 20, tokenizer)[:1]
-        assert tokenizer.decode(p + a[:-1]) == "Q: where is the apple? A: 16 16"
+# -- helpers of logs
+
+def double(x):
+    return 2 * x
 
 
-def test_worked_example_of_the_docstring(actions):
-    action = [0, .04, .04, -.08, 0, 0, 0, 1]
-    text = actions.text(action)
-    assert f"| {text} <eos> |" in data.__doc__
-    words = [actions.tokenizer.decode([i]).strip() for i in actions.tokenizer.encode(prompt("pick apple"))]
-    assert " ".join(words) in data.__doc__
+def die(x):
+    os._exit(1)
 
 
-def test_a_log_is_made_once_and_read_again(logs, tmp_path):
-    first = data.WorldLog(tmp_path, web.web_pictures, 5, WEB, quiet=True)
-    stamp = (first.path / "pictures.u8").stat().st_mtime_ns
-    again = data.WorldLog(tmp_path, web.web_pictures, 5, WEB, quiet=True)
-    assert again.path == first.path and (again.path / "pictures.u8").stat().st_mtime_ns == stamp
-    other = data.WorldLog(tmp_path, web.web_pictures, 6, WEB, quiet=True)
-    assert other.path != first.path and len(list(tmp_path.iterdir())) == 2
+def test_jobs_come_back_in_order():
+    assert list(data.in_processes(double, range(20))) == list(range(0, 40, 2)) and list(data.in_processes(double, [3])) == [6]
 
 
-def test_a_log_cut_short_is_refused(tmp_path):
-    log = data.WorldLog(tmp_path, web.web_pictures, 5, WEB, quiet=True)
-    lines = (log.path / "steps.jsonl").read_text().splitlines()
-    (log.path / "steps.jsonl").write_text("\n".join(lines[:-1]) + "\n")
-    with pytest.raises(ValueError, match="delete the folder"):
-        data.WorldLog(tmp_path, web.web_pictures, 5, WEB, quiet=True)
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2 if hasattr(os, "sched_getaffinity") else False, reason="one core: no helpers")
+def test_the_death_of_a_helper_process_is_noticed():
+    with pytest.raises(ValueError, match="a helper process was killed"):
+        list(data.in_processes(die, range(4)))
+    assert not multiprocessing.active_children()
 
 
-def test_overwrite_scheme_tokens_never_occur_in_the_worlds_text():
-    actions = world_actions("full", "overwrite")
-    used = {i for text in data.corpus("full", 300) for i in actions.tokenizer.encode(text)}
-    assert not used & set(actions.ids.tolist())
+def test_a_folder_is_made_whole_or_not_at_all(tmp_path):
+    def half(folder):
+        (folder / "a").write_text("x")
+        raise OSError("disk full")
+    with pytest.raises(OSError):
+        data.make_folder(tmp_path / "log", half)
+    assert list(tmp_path.iterdir()) == []
+    data.make_folder(tmp_path / "log", lambda folder: (folder / "a").write_text("x"))
+    assert (tmp_path / "log/a").read_text() == "x" and len(list(tmp_path.iterdir())) == 1

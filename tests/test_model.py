@@ -72,7 +72,7 @@ def test_prompt_looks_forward_only_in_prefix_attention(attention, sees):
     model, (images, tokens, segment, target) = make(attention=attention), sample(1)
     other = tokens.clone()
     other[0, 1] = (other[0, 1] + 1) % 300
-    states = [model.think(*model.embed(images, t, segment, target))[0, model.config.n_image] for t in (tokens, other)]
+    states = [model.transform(*model.embed(images, t, segment, target))[0, model.config.n_image] for t in (tokens, other)]
     assert torch.equal(*states) != sees
 
 
@@ -98,7 +98,7 @@ def test_loss_is_on_targets_only():
     model, (images, tokens, segment, target) = make(), sample()
     logits, ce = model(images, tokens, segment, target)
     assert ce.shape == (int(target.sum()),) and logits.shape == (int(target.sum()), 300)
-    everything = model.logits(model.think(*model.embed(images, tokens, segment, target))).log_softmax(-1)
+    everything = model.logits(model.transform(*model.embed(images, tokens, segment, target))).log_softmax(-1)
     want = [-everything[b, model.config.n_image + t - 1, tokens[b, t]] for b in range(3) for t in range(20) if target[b, t]]
     torch.testing.assert_close(ce, torch.stack(want))
     padded = tokens.clone()
@@ -155,7 +155,7 @@ def test_generation_never_leaves_the_allowed_tokens():
     for t in range(6):
         allowed[t, 40 * t:40 * t + (2 if t == 0 else 7)] = True
     for seed in range(5):
-        said = make(seed).generate(images, [[1], [2, 3], [4], [5]], 6, allowed)
+        said = make(seed).generate(images, [[1], [2, 3], [4], [5]], 6, lambda new: allowed[new.size(1)].expand(4, -1))
         assert all(allowed[t, token] for row in said for t, token in enumerate(row))
 
 
@@ -172,7 +172,7 @@ def test_drawn_tokens_are_allowed_too_and_follow_the_generator():
     model, images = make(), sample(4)[0]
     allowed = torch.zeros(6, 300, dtype=torch.bool)
     allowed[:, 50:60] = True
-    draws = [model.generate(images, [[1], [2, 3], [4], [5]], 6, allowed, temperature=3.0, generator=torch.Generator().manual_seed(s))
+    draws = [model.generate(images, [[1], [2, 3], [4], [5]], 6, lambda new: allowed[new.size(1)].expand(4, -1), temperature=3.0, generator=torch.Generator().manual_seed(s))
              for s in (0, 0, 1)]
     assert all((50 <= d).all() and (d < 60).all() for d in draws)
     assert torch.equal(draws[0], draws[1]) and not torch.equal(draws[0], draws[2])
@@ -193,7 +193,7 @@ def test_a_picture_token_shows_its_own_four_patches():
         for column in range(4):
             other = images.clone()
             other[0, 4 * row:4 * row + 4, 4 * column:4 * column + 4] += 100
-            changed = (model.look(images) != model.look(other)).any(-1)[0].nonzero().flatten().tolist()
+            changed = (model.encode_images(images) != model.encode_images(other)).any(-1)[0].nonzero().flatten().tolist()
             assert changed == [row // 2 * 2 + column // 2]
 
 
@@ -222,8 +222,9 @@ def test_picture_tokens_of_the_frames_follow_each_other():
     one.load_state_dict({**two.state_dict(), "wpe.weight": one.wpe.weight})
     images = torch.stack([sample(seed=seed)[0] for seed in (0, 1)], 1)      # (B, 2, S, S, 3)
     assert two.config.n_image == 8 and one.config.n_image == 4
-    torch.testing.assert_close(two.look(images), torch.cat([one.look(images[:, i]) for i in range(2)], 1))
-    assert torch.equal(one.look(images[:, :1]), one.look(images[:, 0]))     # one frame may be said either way
+    alone = [one.encode_images(images[:, i]) - one.wpe.weight[:4] for i in range(2)]
+    torch.testing.assert_close(two.encode_images(images) - two.wpe.weight[:8], torch.cat(alone, 1))
+    assert torch.equal(one.encode_images(images[:, :1]), one.encode_images(images[:, 0]))     # one frame may be said either way
     _, tokens, segment, target = sample()
     assert not torch.equal(two(images, tokens, segment, target)[0], two(images.flip(1), tokens, segment, target)[0])
 
@@ -239,15 +240,32 @@ def test_with_two_frames_generation_agrees_with_the_training_pass(attention):
         assert model(images[i:i + 1], tokens, torch.ones_like(tokens), target)[0].argmax(-1).tolist() == said[i].tolist()
 
 
+def test_neighbouring_numbers_begin_alike_and_other_words_do_not():
+    torch.manual_seed(0)
+    model = VLA(ModelConfig(n_vocab=600, n_embd=96))
+    other = model.wte.weight[300:].clone()
+    model.add_sinusoids(range(256))
+    close = lambda i, j: torch.cosine_similarity(model.wte.weight[i], model.wte.weight[j], dim=0).item()            # noqa: E731
+    assert close(20, 21) > .7 > .5 > close(20, 60) and close(20, 21) > close(20, 24)
+    assert torch.equal(model.wte.weight[300:], other)
+
+
+def test_vit_pixels_run_from_minus_one_to_one():
+    model, seen = make(), []
+    model.vit.patch.register_forward_hook(lambda module, args, out: seen.append(args[0]))
+    model.encode_images(torch.tensor([0, 255], dtype=torch.uint8).view(2, 1, 1, 1).expand(2, 16, 16, 3))
+    assert (seen[0][0] == -1).all() and (seen[0][1] == 1).all()
+
+
 # -- options
 
 def test_class_token_is_seen_by_the_patches_and_dropped():
     model, (images, *_) = make(vit_cls=True), sample()
-    before = model.look(images)
+    before = model.encode_images(images)
     assert before.shape == (3, 4, 24)
     with torch.no_grad():
         model.vit.cls += 1
-    assert (model.look(images) != before).any(-1).all()
+    assert (model.encode_images(images) != before).any(-1).all()
     assert not any(name.endswith("cls") for name, _ in make().named_parameters())
 
 
@@ -256,8 +274,8 @@ def test_options_do_what_they_say():
     images = sample()[0]
     x = torch.randn(2, 5, 24, generator=torch.Generator().manual_seed(0))
     plain, tanh, eps = make(), make(gelu="tanh"), make(vit_eps=.5)
-    assert torch.equal(plain.look(images), tanh.look(images)) and not torch.equal(plain.think(x, None), tanh.think(x, None))
-    assert not torch.equal(plain.look(images), eps.look(images)) and torch.equal(plain.think(x, None), eps.think(x, None))
+    assert torch.equal(plain.encode_images(images), tanh.encode_images(images)) and not torch.equal(plain.transform(x, None), tanh.transform(x, None))
+    assert not torch.equal(plain.encode_images(images), eps.encode_images(images)) and torch.equal(plain.transform(x, None), eps.transform(x, None))
     assert {m.eps for m in eps.vit.modules() if isinstance(m, torch.nn.LayerNorm)} == {.5}
 
 
@@ -269,8 +287,9 @@ def test_recompute_changes_no_number(settings):
         images = torch.stack((images, 255 - images), 1)
     for recompute in (False, True):
         model = make(**settings).train()
-        model.recompute, calls = recompute, []
+        calls = []
         for block in (*model.vit.blocks, *model.blocks):
+            block.recompute = recompute
             block.attn.register_forward_hook(lambda *_: calls.append(1))
         loss = model(images, *batch)[1].mean()
         loss.backward()

@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from formats import log as logs
-from formats.log import SEVEN, open_log
+import data
+from formats import index
+from formats.index import SEVEN
 from formats.rlds import RLDS, crc32c, parse_example, varints
 
 SAMPLE = Path(__file__).parents[2] / "shared/bridge_sample/bridge_dataset/1.0.0"
@@ -148,14 +149,18 @@ def bridge(steps=4, words="put the carrot on the plate", seed=0, kind="PNG", **c
 @pytest.fixture(autouse=True)
 def one_process(monkeypatch):
     """for speed; test_two_files_are_read_in_two_processes has them"""
-    monkeypatch.setattr(logs, "in_processes", map)
+    monkeypatch.setattr(index, "in_processes", map)
+
+
+def opened(folder, cache, **options):
+    return data.open_log("robot", {"format": "rlds", "path": str(folder), **options}, cache, quiet=True)
 
 
 @pytest.fixture
 def read(tmp_path):
     """read(steps, payloads, **options) -> the log"""
     def read(steps, payloads, **options):
-        return RLDS(write(tmp_path / "robots/1.0.0", steps, [payloads]), tmp_path / "cache", quiet=True, **options)
+        return opened(write(tmp_path / "robots/1.0.0", steps, [payloads]), tmp_path / "cache", **options)
     return read
 
 
@@ -240,13 +245,12 @@ def test_random_bytes_are_parsed_or_refused():
 
 def check(log, truths, names, exact=True):
     """log says what the truths do; terminate is 1 in the last step of each"""
-    assert log.names == names
+    assert log.names == tuple(names)
     assert len(log) == sum(len(t["actions"]) for t in truths)
     i = 0
     for e, truth in enumerate(truths):
         for t, action in enumerate(truth["actions"]):
             assert log.episode[i] == e and log.instruction(i) == truth["words"][t]
-            assert log.previous(i) == (i if t == 0 else i - 1)
             assert log.actions[i].tolist() == [float(t == len(truth["actions"]) - 1), *action.tolist()]
             difference = np.abs(log.picture(i).astype(int) - truth["pictures"][t])
             assert difference.max() == 0 if exact else difference.mean() < 8
@@ -258,7 +262,7 @@ def test_bridge(read):
     made = [bridge(4, "put it here", 0), bridge(1, "flip the pot", 1), bridge(3, "flip the pot", 2)]
     log = read(BRIDGE, [p for p, _ in made])
     check(log, [t for _, t in made], ["terminate", *SEVEN])
-    assert log.texts == ["put it here", "flip the pot"] and log.counts == {"episodes": 3, "steps": 8, "skipped": {}}
+    assert log.instructions == ["put it here", "flip the pot"] and log.counts == {"episodes": 3, "steps": 8, "skipped": {}}
     file, at, length = log.where[0]
     data = (log.path / log.shards[file]).read_bytes()
     assert data[at:at + length] == encoded(made[0][1]["pictures"][0]) and log.picture(0).dtype == np.uint8
@@ -334,11 +338,11 @@ def test_other_keys_many_numbers_and_no_is_first(read):
     names = [f"joint {d}" for d in range(25)] + ["gripper"]
     log = read(steps, [payload], names=names, camera="eye", **asked)
     check(log, [truth], ["terminate", *names])
-    low, high = log.bounds()
+    low, high = log.bounds
     assert len(low) == len(high) == 27
     with pytest.raises(ValueError, match="26 numbers"):
         read(steps, [payload], names=names[1:], **asked)
-    with pytest.raises(ValueError, match="26 numbers"):
+    with pytest.raises(ValueError, match="a name of its own"):
         read(steps, [payload], names=["gripper"] * 26, **asked)
 
 
@@ -346,20 +350,20 @@ def test_a_terminate_of_its_own_comes_first_wherever_it_is(read):
     actions = np.float32([[.1, 0, .2], [.3, 1, .4], [.5, 0, .6]])
     steps = {**BRIDGE, "action": tensor("float32", 3)}
     log = read(steps, [bridge(3, **{"steps/action": floats(actions)})[0]], names=["x", "terminate", "y"])
-    assert log.names == ["terminate", "x", "y"] and (log.actions == actions[:, [1, 0, 2]]).all()
+    assert log.names == ("terminate", "x", "y") and (log.actions == actions[:, [1, 0, 2]]).all()
 
 
 def test_two_files_are_read_in_two_processes_in_their_order(tmp_path, monkeypatch):
     monkeypatch.undo()
     made = [bridge(2, f"task {i}", i) for i in range(5)]
     folder = write(tmp_path / "robots", BRIDGE, [[p for p, _ in made[:3]], [p for p, _ in made[3:]]], split="val")
-    log = open_log("robot", "rlds", folder, tmp_path / "cache", quiet=True, split="val")
+    log = opened(folder, tmp_path / "cache", split="val")
     check(log, [t for _, t in made], ["terminate", *SEVEN])
 
 
 def test_few_files_are_kept_open(tmp_path):
     made = [bridge(1, seed=i) for i in range(80)]
-    log = RLDS(write(tmp_path / "robots", BRIDGE, [[p] for p, _ in made]), tmp_path / "cache", quiet=True)
+    log = opened(write(tmp_path / "robots", BRIDGE, [[p] for p, _ in made]), tmp_path / "cache")
     before = len(os.listdir("/dev/fd"))
     for i in range(80):
         assert (log.picture(i) == made[i][1]["pictures"][0]).all()
@@ -369,7 +373,7 @@ def test_few_files_are_kept_open(tmp_path):
 def test_pictures_are_the_same_in_processes_forked_from_one_that_had_read_some(tmp_path):
     """as the workers of a DataLoader are: a shared descriptor must not share a position"""
     made = [bridge(40, seed=i) for i in range(2)]
-    log = RLDS(write(tmp_path / "robots", BRIDGE, [[p] for p, _ in made]), tmp_path / "cache", quiet=True)
+    log = opened(write(tmp_path / "robots", BRIDGE, [[p] for p, _ in made]), tmp_path / "cache")
     log.picture(0), log.picture(79)
     order = np.random.default_rng(0).permutation(80)
     want = np.concatenate([t["pictures"] for _, t in made])
@@ -405,12 +409,13 @@ def test_episodes_without_words_pictures_or_finite_numbers_are_dropped_and_count
                         bridge(actions=np.full((4, 7), np.nan))[0], bridge(actions=np.full((4, 7), -np.inf))[0], bridge(0)[0]])
     assert log.counts == {"episodes": 1, "steps": 3, "skipped": {
         "episodes without an instruction": 4, "episodes without pictures": 4, "episodes with an action that is not finite": 2}}
-    assert log.texts == ["go"]
+    assert log.instructions == ["go"]
 
 
 def test_steps_without_words_are_dropped(read):
     log = read(BRIDGE, [bridge(4, **{"steps/language_instruction": strings([b"a", b"", b"b", b"\xff"])})[0]])
     assert [log.instruction(i) for i in range(len(log))] == ["a", "b", "\ufffd"]
+    assert log.summary() == "1 episodes, 3 steps (skipped: 1 steps without an instruction; 1 episodes have words that are not UTF-8)"
 
 
 def test_nothing_left_is_an_error(read):
@@ -418,20 +423,16 @@ def test_nothing_left_is_an_error(read):
         read(BRIDGE, [bridge(words="")[0]])
 
 
-def test_statistics_and_bounds(read):
+def test_bounds_are_percentiles(read):
     made = [bridge(50, seed=i) for i in range(4)]
     for _, truth in made:
         truth["actions"][:, 5] = .25                # never changes
     log = read(BRIDGE, [bridge(50, seed=i, actions=t["actions"])[0] for i, (_, t) in enumerate(made)])
     a = np.concatenate([t["actions"] for _, t in made]).astype(float)
-    for d, name in enumerate(SEVEN):
-        says = log.statistics[name]
-        want = {"min": a[:, d].min(), "max": a[:, d].max(), "mean": a[:, d].mean(), "std": a[:, d].std(),
-                "q01": np.quantile(a[:, d], .01), "q99": np.quantile(a[:, d], .99)}
-        assert says == pytest.approx(want, abs=1e-5)
-    low, high = log.bounds()
-    assert (low[0], high[0]) == (0, 1) and (low[1], high[1]) == (log.statistics["dx"]["q01"], log.statistics["dx"]["q99"])
-    assert low[6] < .25 < high[6] and high[6] - low[6] < 1e-5
+    low, high = log.bounds
+    for d in (0, 1, 2, 3, 4, 6):
+        assert (low[d + 1], high[d + 1]) == pytest.approx((np.quantile(a[:, d], .01), np.quantile(a[:, d], .99)), abs=1e-5)
+    assert (low[0], high[0]) == (0, 1) and low[6] < .25 < high[6] and high[6] - low[6] < 3e-5
 
 
 # -- the index
@@ -443,10 +444,10 @@ def test_the_index_is_made_once_and_made_again_when_a_file_changes(tmp_path, mon
     monkeypatch.setattr(RLDS, "scan", lambda self, file: scans.append(file) or scan(self, file))
 
     def again(**options):
-        return RLDS(folder, tmp_path / "cache", quiet=True, **options)
+        return opened(folder, tmp_path / "cache", **options)
 
     first, second = again(), again()
-    assert len(scans) == 1 and (first.actions[:] == second.actions).all() and first.statistics == second.statistics
+    assert len(scans) == 1 and (first.actions[:] == second.actions).all() and first.fingerprint == second.fingerprint
     check(second, [made[0][1]], ["terminate", *SEVEN])
     again(camera="image_1")
     assert len(scans) == 2
@@ -459,12 +460,38 @@ def test_the_index_is_made_once_and_made_again_when_a_file_changes(tmp_path, mon
     assert not [p for p in (tmp_path / "cache").iterdir() if "." in p.name]       # nothing half made is left
 
 
+def test_a_damaged_index_is_one_line_that_names_the_folder_to_delete(tmp_path):
+    folder = write(tmp_path / "robots", BRIDGE, [[bridge()[0]]])
+    index = opened(folder, tmp_path / "cache").index
+    for file in sorted(index.iterdir()):
+        whole = file.read_bytes()
+        for damage in (b"", whole[:-1], whole[:-1] + bytes([whole[-1] ^ 1]), whole + b" ", None):
+            file.unlink() if damage is None else file.write_bytes(damage)
+            with pytest.raises(ValueError, match=f"{index} is damaged; delete this folder"):
+                opened(folder, tmp_path / "cache")
+            file.write_bytes(whole)
+    assert len(opened(folder, tmp_path / "cache")) == 4
+
+
+def test_the_fingerprint_is_that_of_the_records_and_options_but_not_of_the_place_or_time(tmp_path):
+    def fingerprint(*made, name="robots", **options):
+        return opened(write(tmp_path / name, BRIDGE, [[p for p, _ in made]]), tmp_path / "cache", **options).fingerprint
+    first = fingerprint(bridge(), name="somewhere else")
+    os.utime(tmp_path / "somewhere else/features.json", ns=(1, 1))
+    assert first == fingerprint(bridge()) == opened(tmp_path / "somewhere else", tmp_path / "cache").fingerprint
+    picture = bridge()[1]["pictures"]
+    picture[2, 3, 3, 0] ^= 1
+    others = [fingerprint(bridge(words="go")), fingerprint(bridge(pictures=picture)), fingerprint(bridge(), camera="image_1"),
+              fingerprint(bridge(actions=np.ones((4, 7), np.float32)))]
+    assert len({first, *others}) == 5
+
+
 def test_a_folder_around_one_version_will_do(tmp_path):
     folder = write(tmp_path / "robots/1.0.0", BRIDGE, [[bridge()[0]]])
-    assert len(RLDS(folder.parent, tmp_path / "cache", quiet=True)) == 4
+    assert len(opened(folder.parent, tmp_path / "cache")) == 4
     write(tmp_path / "robots/2.0.0", BRIDGE, [[bridge()[0]]])
     with pytest.raises(ValueError, match="one version.*1.0.0.*2.0.0"):
-        RLDS(folder.parent, tmp_path / "cache", quiet=True)
+        opened(folder.parent, tmp_path / "cache")
 
 
 def test_files_of_other_names_are_found_by_the_template(tmp_path):
@@ -472,7 +499,46 @@ def test_files_of_other_names_are_found_by_the_template(tmp_path):
     folder = write(tmp_path / "robots", BRIDGE, [[payload]], template="{SPLIT}/{DATASET}.{FILEFORMAT}.{SHARD_X_OF_Y}")
     (folder / "train").mkdir()
     (folder / "robots-train.tfrecord-00000-of-00001").rename(folder / "train/robots.tfrecord.00000-of-00001")
-    check(RLDS(folder, tmp_path / "cache", quiet=True), [truth], ["terminate", *SEVEN])
+    check(opened(folder, tmp_path / "cache"), [truth], ["terminate", *SEVEN])
+
+
+@pytest.mark.parametrize("template, name", [
+    ("{DATASET}-{SPLIT}-{SHARD_INDEX}.{FILEFORMAT}", "robots-train-0000{}.tfrecord"),
+    ("{SHARD_INDEX}/{NUM_SHARDS}", "0000{}/00002"), ("all/{SHARD_X_OF_Y}", "all/0000{}-of-00002")])
+def test_every_name_of_a_template_is_filled_in(tmp_path, template, name):
+    made = [bridge(2, seed=i) for i in range(2)]
+    folder = write(tmp_path / "robots", BRIDGE, [[p] for p, _ in made], template=template)
+    for i in range(2):
+        (folder / name.format(i)).parent.mkdir(exist_ok=True)
+        (folder / f"robots-train.tfrecord-0000{i}-of-00002").rename(folder / name.format(i))
+    check(opened(folder, tmp_path / "cache"), [t for _, t in made], ["terminate", *SEVEN])
+
+
+@pytest.mark.parametrize("template", ["../{SHARD_X_OF_Y}", "/tmp/{SHARD_X_OF_Y}", "a/../../{SPLIT}"])
+def test_a_template_that_leaves_the_folder_is_refused(tmp_path, template):
+    folder = write(tmp_path / "robots", BRIDGE, [[bridge()[0]]], template=template)
+    with pytest.raises(ValueError, match="which is outside of its folder"):
+        opened(folder, tmp_path / "cache")
+    if template == "../{SHARD_X_OF_Y}":
+        (folder / "robots-train.tfrecord-00000-of-00001").rename(tmp_path / "00000-of-00001")
+        assert len(opened(folder, tmp_path / "cache", outside=True)) == 4
+
+
+# -- a terminate of its own
+
+@pytest.mark.parametrize("stops, want", [
+    ([0, 0, 0, 0], [0, 0, 0, 1]), ([1, 1, 1, 1], [0, 0, 0, 1]), ([0, 0, 1, 1], [0, 0, 1, 1]), ([1, 0, 0, 1], None),
+    ([1, 1, 1, 0], None), ([0], [1]), ([1], [1])])
+def test_a_terminate_that_never_changes_is_not_believed(read, stops, want):
+    """RoboTurk's is 0 in every step, and a policy that learnt from it would never stop"""
+    actions = np.column_stack((np.arange(len(stops)) + .5, stops)).astype(np.float32)
+    good = bridge(2, seed=7, **{"steps/action": floats([.1, 0, .2, 1])})[0]
+    log = read({**BRIDGE, "action": tensor("float32", 2)},
+               [bridge(len(stops), **{"steps/action": floats(actions)})[0], good], names=["x", "terminate"])
+    assert log.actions[:, 0].tolist() == [*(want or []), 0, 1]
+    mended = want and want != stops
+    assert ("1 episodes whose terminate never changes: their last step stops" in log.summary()) == bool(mended)
+    assert log.counts["skipped"] == ({} if want else {"episodes that begin with terminate = 1, which means stop": 1})
 
 
 # -- errors that say what to do
@@ -483,7 +549,7 @@ def test_keys_that_are_not_there_are_answered_with_those_that_are(read):
                                  ("action", "joints", "steps/action.*state"), ("instruction", "words", "language_instruction$"),
                                  ("instruction", "episode_metadata/file_path", "language_instruction$")):
         with pytest.raises(ValueError, match=f"{name}.*{answer}"):
-            read(BRIDGE, [payload], **{option: name})
+            read(BRIDGE, [payload], **{option: [name] if option == "action" else name})
     two = {"left": IMAGE, "right": IMAGE}
     for steps, answer in (({**BRIDGE, "observation": two}, "set camera to one of: .*observation/left, .*right"),
                           ({**BRIDGE, "action": {"joints": tensor("float32", 6)}}, "set action to one of: .*steps/action/joints"),
@@ -517,7 +583,7 @@ def test_lists_of_the_wrong_length_or_type_are_refused_by_file_record_and_key(re
 def test_folders_that_are_not_whole_are_refused(tmp_path):
     def refused(match, folder=tmp_path / "robots"):
         with pytest.raises(ValueError, match=match):
-            RLDS(folder, tmp_path / "cache", quiet=True)
+            opened(folder, tmp_path / "cache")
 
     refused("no such folder")
     (tmp_path / "robots").mkdir()
@@ -548,13 +614,66 @@ def test_folders_that_are_not_whole_are_refused(tmp_path):
     refused("dataset_info.json")
 
 
+@pytest.mark.parametrize("dimension", [str(10 ** 12), "9" * 400, "9" * 5000, "x", 7.5, True, None])
+def test_sizes_that_claim_too_much_or_make_no_sense_are_one_line_at_once(tmp_path, dimension):
+    folder = write(tmp_path / "robots", BRIDGE, [[bridge()[0]]])
+    file = folder / "features.json"
+    file.write_text(file.read_text().replace('["7"]', json.dumps([dimension])))
+    with pytest.raises(ValueError, match=f"{file} is not as TFDS writes it"):
+        opened(folder, tmp_path / "cache")
+
+
+def test_an_action_of_many_numbers_and_deep_nesting_are_refused(tmp_path):
+    folder = write(tmp_path / "robots", {**BRIDGE, "action": tensor("float32", 1000, 1000, 1000)}, [[bridge()[0]]])
+    with pytest.raises(ValueError, match="features.json: an action of 1000000000 numbers; it has at most 1000"):
+        opened(folder, tmp_path / "cache")
+    deep = sequence(TEXT)
+    for _ in range(300):
+        deep = sequence(deep)
+    write(folder, {**BRIDGE, "deep": deep}, [[bridge()[0]]])
+    assert len(opened(folder, tmp_path / "cache")) == 4
+    for text in ('{"sequence": {"feature": ' * 990 + "{}" + "}}" * 990, "[" * 100_000):
+        (folder / "features.json").write_text(text)
+        with pytest.raises(ValueError, match="features.json (cannot be read|is not as TFDS writes it)"):
+            opened(folder, tmp_path / "cache")
+
+
+@pytest.mark.parametrize("change", [{"name": 7}, {"splits": [{"name": 7, "shardLengths": ["1"]}]}, {"fileFormat": ["tfrecord"]},
+                                    {"splits": [{"name": "train", "shardLengths": ["1"], "filepathTemplate": 7}]},
+                                    {"splits": [{"name": "train", "shardLengths": [1.5]}]},
+                                    {"splits": [{"name": "train", "shardLengths": "1"}]}])
+def test_texts_and_sizes_of_dataset_info_are_checked_and_not_converted(tmp_path, change):
+    folder = write(tmp_path / "robots", BRIDGE, [[bridge()[0]]])
+    file = folder / "dataset_info.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **change}))
+    if change.get("splits", [{}])[0].get("shardLengths") == "1":
+        assert len(opened(folder, tmp_path / "cache")) == 4
+    else:
+        with pytest.raises(ValueError, match=f"{file} is not as TFDS writes it"):
+            opened(folder, tmp_path / "cache")
+
+
+def test_pictures_that_8_bits_cannot_hold_are_refused_at_once_and_exif_is_heeded(read):
+    deep, turned = io.BytesIO(), io.BytesIO()
+    Image.fromarray(np.full((8, 8), 3000, np.uint16)).save(deep, "PNG")
+    with pytest.raises(ValueError, match="the picture in the .* bytes from byte .* more than 8 bits"):
+        read(BRIDGE, [bridge(1, **{"steps/observation/image_0": strings([deep.getvalue()])})[0]])
+    picture = np.zeros((16, 16, 3), np.uint8)
+    picture[:, :8] = 255                                    # light on the left; shown a quarter turn clockwise: on top
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(picture).save(turned, "JPEG", exif=exif)
+    shown = read(BRIDGE, [bridge(1, **{"steps/observation/image_0": strings([turned.getvalue()])})[0]]).picture(0)
+    assert shown[:8].mean() > 250 and shown[8:].mean() < 5
+
+
 # -- damage
 
 @pytest.fixture
 def short(tmp_path):
     """a log of two short records, the path of its one file, and what scan says of it"""
     made = [bridge(2, "go", i, pictures=np.full((2, 1, 1, 3), i, np.uint8)) for i in range(2)]
-    log = RLDS(write(tmp_path / "robots", BRIDGE, [[p for p, _ in made]]), tmp_path / "cache", quiet=True)
+    log = opened(write(tmp_path / "robots", BRIDGE, [[p for p, _ in made]]), tmp_path / "cache")
     return log, log.path / log.shards[0], said(log)
 
 
@@ -585,7 +704,7 @@ def test_a_file_cut_off_at_any_byte_is_refused(short):
 def test_flipped_bits_are_refused(short, verify):
     """every one, by the CRC; without it, what comes is an error or other values, never another exception"""
     log, path, good = short
-    log.options["verify"] = verify
+    log.settings["verify"] = verify
     data, rng, outcomes = path.read_bytes(), np.random.default_rng(0), Counter()
     assert len(data) < 2000
     for i in range(2000):
@@ -601,7 +720,7 @@ def test_flipped_bits_are_refused(short, verify):
 
 def test_lengths_that_lie_are_refused_before_memory_is_taken(short):
     log, path, _ = short
-    log.options["verify"] = False
+    log.settings["verify"] = False
     huge, data = 2**40, path.read_bytes()
     lie = struct.pack("<Q", huge)
     path.write_bytes(data + lie + masked(lie) + data)
@@ -627,11 +746,11 @@ def test_a_damaged_picture_is_a_picture_or_an_error_that_names_its_place(read, k
                 picture = log.picture(0)
                 assert picture.dtype == np.uint8 and picture.ndim == 3 and picture.shape[2] == 3
             except ValueError as error:
-                assert f"{path}: no picture in the {length} bytes from byte {at}" in str(error)
+                assert f"{path}: the picture in the {length} bytes from byte {at} cannot be read" in str(error)
                 refused += 1
     assert refused > 30
     os.truncate(path, at + length - 1)
-    with pytest.raises(ValueError, match="the file ends before"):
+    with pytest.raises(ValueError, match="is cut off, since the file ends before"):
         log.picture(0)
 
 
@@ -642,18 +761,18 @@ def sample(tmp_path_factory):
     if not SAMPLE.exists():
         pytest.skip("no sample of Bridge here")
     cache = tmp_path_factory.mktemp("cache")
-    return {camera: RLDS(SAMPLE, cache, quiet=True, camera=camera) for camera in ("image_0", "image_1", "image_2", "image_3")}
+    return {camera: opened(SAMPLE, cache, camera=camera) for camera in ("image_0", "image_1", "image_2", "image_3")}
 
 
 def test_sample_of_bridge(sample):
     log = sample["image_0"]
-    assert log.names == ["terminate", *SEVEN]
+    assert log.names == ("terminate", *SEVEN)
     assert log.counts == {"episodes": 25, "steps": 225, "skipped": {"first steps that do nothing": 25}} and len(log) == 225
     moves = np.array(log.actions[:, 1:])
     assert moves.min(0) == pytest.approx([-.019, -.029, -.021, -.160, -.117, -.254, 0], abs=6e-4)
     assert moves.max(0) == pytest.approx([.018, .012, .033, .133, .072, .067, 1], abs=6e-4)
     assert (log.actions[:, 0] == np.tile(np.arange(9) == 8, 25)).all()
-    firsts = [i for i in range(225) if log.previous(i) == i]
+    firsts = [i for i in range(225) if i == 0 or log.episode[i] != log.episode[i - 1]]
     assert Counter(log.instruction(i) for i in firsts) == {
         "put carrot on plate": 8, "put cup from counter or drying rack into sink": 6, "turn lever vertical to front": 6,
         "flip pot upright which is in sink": 5}
@@ -671,5 +790,5 @@ def test_sample_has_three_cameras_and_a_black_one(sample):
 
 def test_sample_in_both_splits_is_the_same(sample, tmp_path):
     """so that no one takes val for episodes that were not seen in training"""
-    val = RLDS(SAMPLE, tmp_path, quiet=True, split="val")
+    val = opened(SAMPLE, tmp_path, split="val")
     assert sorted(a.tobytes() for a in val.actions[:]) == sorted(a.tobytes() for a in sample["image_0"].actions[:])

@@ -1,0 +1,73 @@
+"""
+Any line of the paper's tables, asked of one trained model: the rates with all controls, and a picture of how
+the first trials ended.
+"""
+import json
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+import eval as evaluation
+from eval import Policy
+from study.runs import last_place
+from study.suites import suites
+from study.tables import average
+from world import web
+
+
+def lines_of(config, names):
+    """the lines of all tables, groups and lines in names. Example: lines_of(config, ["sums", "people"])"""
+    every = suites(config)
+    known = list(dict.fromkeys(word for line in every for word in (line.table, line.group, line.name)))
+    for name in names:
+        if name not in known:
+            raise ValueError(f"no line {name!r} for this model; there are: {', '.join(known)}")
+    return [line for line in every if {line.table, line.group, line.name} & set(names)]
+
+
+def ask(checkpoint, names, n_trials):
+    """prints the table, and writes lines.json and lines.png beside the checkpoint"""
+    policy, folder = Policy(checkpoint), Path(checkpoint).parent
+    lines = lines_of(policy.config, names)
+    rows = evaluation.measure(policy, lines, n_trials)
+    (folder / "lines.json").write_text(json.dumps({"rows": rows, "config": policy.config}, indent=1))
+    print("\n" + evaluation.table({"rows": rows}))
+    for table in ("generalisation", "emergent"):    # the averages of tables that were asked as a whole
+        whole = {line.name for line in suites(policy.config) if line.table == table}
+        if whole and whole <= {line.name for line in lines}:
+            means = {driver: average([row for row in rows if row["driver"] == driver], table)
+                     for driver in evaluation.DRIVERS}
+            print(f"{table}, average of groups: " + ", ".join(
+                f"{driver} {100 * mean[0]:.0f} %" for driver, mean in means.items() if mean))
+    sheet(policy, lines, folder / "lines.png")
+
+
+def sheet(policy, lines, path, n=3, size=200):
+    """the last picture of the first n trials of each line; a ring is where the last action said it goes"""
+    tiles = []
+    for line in lines:
+        envs, thoughts = [line.make() for _ in range(n)], {}
+
+        def act(envs, histories):
+            actions = policy.act_batch(histories, [line.prompt(env.instruction) for env in envs])
+            thoughts.update({id(env): thought for env, thought in zip(envs, policy.thoughts)})
+            return actions
+        policy.reset()
+        first = evaluation.TRIAL_SEED
+        for env, result in zip(envs, evaluation.rollouts(envs, range(first, first + n), act)):
+            picture = ring(env.render(), last_place(thoughts[id(env)]))
+            outcome, color = ("success", "green") if result["success"] else (result["outcome"], "red")
+            tiles.append(evaluation.tile(picture, size, env.instruction, outcome, color, rows=3))
+    picture = evaluation.paste(tiles, 6)
+    picture.quantize(128, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).save(path, optimize=True)
+
+
+def ring(picture, place):
+    """draws a ring at a place ("column row" of the grid, or "") of a picture (S, S, 3) uint8"""
+    image = Image.fromarray(picture)
+    if place:
+        x, y = ((int(word) + .5) * image.width / web.GRID for word in place.split())
+        r = image.width / 22
+        ImageDraw.Draw(image).ellipse((x - r, y - r, x + r, y + r), outline="magenta", width=2)
+    return np.asarray(image)

@@ -8,9 +8,9 @@ loss), said (loss), or one of the numbers of an action (loss).
 A robot sample. The action says: go on, 4 cm away, 4 cm to the left, 8 cm down, no turn, gripper open.
 
     picture   64 x 64 x 3, which become 16 picture tokens in the model
-    tokens    Q: what action should the robot take to pick apple ? A: | 0 192 192 0 128 128 128 255 <eos> | Q: where is
-    segment   1  1    1      1      1   1     1    1  1    1     1 1  | 1 1   1   1 1   1   1   1   1     | 2  2     2
-    label     .  .    .      .      .   .     .    .  .    .     . .  | a a   a   a a   a   a   a   s     | .  .     .
+    tokens    Q: what action should the robot take to pick apple ? A: | 0 192 192 0 128 128 128 255 <eos>
+    segment   1  1    1      1      1   1     1    1  1    1     1 1  | 1 1   1   1 1   1   1   1   1
+    label     .  .    .      .      .   .     .    .  .    .     . .  | a a   a   a a   a   a   a   s
 
 With a thought (section 4.4), words come before the action, and " Action:" ends them:
 
@@ -48,7 +48,8 @@ from tokenizer import ACTION as ACTION_WORD, ActionTokenizer, Tokenizer
 # labels of tokens: no loss; loss; loss, and it is one of the numbers of an action
 ASKED, SAID, ACTION = 0, 1, 2
 
-# format -> the class that reads it, opened by name when a preset asks for it. A format of your own is one more line.
+# format -> the class that reads it, opened by name when a preset asks for it. A format of your own is one
+# more line.
 FORMATS = {"robot": {"world": "world.record:Demonstrations", "folder": "formats.folder:Folder",
                      "rlds": "formats.rlds:RLDS", "lerobot": "formats.lerobot:LeRobot"},
            "web": {"world": "world.record:WebPictures", "vqa": "formats.folder:VQA"}}
@@ -64,14 +65,15 @@ class Log:
     """
     A source of samples, by number. RT-2 asks five things of it:
 
-        names, bounds, actions, episode     robot logs only: names of the D numbers, "terminate" first; (low, high), each
-                                            of D; (N, D), in the log's own units; (N,) int, the episode of
-                                            each step
+        names, bounds, actions, episode     robot logs only: names of the D numbers, "terminate" first;
+                                            (low, high), each of D; (N, D), in the log's own units; (N,) int,
+                                            the episode of each step
         len(log), picture(i)                (H, W, 3) uint8, of any size
-        request(i, rng)                     robot logs only: what the robot was told at step i, as a prompt, and the
-                                            thought that comes before the action ("" for plain RT-2)
+        request(i, rng)                     robot logs only: what the robot was told at step i, as a prompt,
+                                            and the thought that comes before the action ("" for plain RT-2)
         ask(i, rng)                         one more question about picture i, and its answer; or None
-        texts()                             text that holds the words of the log, for the tokenizer to learn them from
+        texts()                             text that holds the words of the log, for the tokenizer to learn
+                                            them from
 
     Example: log.request(7, rng) -> ("Q: what action should the robot take to pick apple? A:", "")
              log.ask(7, rng)     -> ("Q: where is the duck? A:", " 12 20")
@@ -83,7 +85,10 @@ class Log:
     options, fingerprint = {}, ""
 
     def __init__(self, *, cache, size, quiet, **options):
-        """cache: folder for recordings and indexes; size: pixels a side that the model sees, for logs that are drawn"""
+        """
+        cache: folder for recordings and indexes; size: pixels a side that the model sees, for logs that are
+        drawn
+        """
         raise NotImplementedError
 
     @classmethod
@@ -114,24 +119,28 @@ def settings_of(half: str, table: dict) -> dict:
         -> {"format": "vqa", "name": "vqa", "weight": 1.0, "until": 0, "path": "data/vqa", "outside": False}
     """
     if "format" not in table:
-        raise ValueError(f"a table [[{half}]] needs a format, one of: {', '.join(FORMATS[half])}; it says {table}")
+        raise ValueError(f"a table [[{half}]] needs a format, one of: {', '.join(FORMATS[half])}; "
+                         f"it says {table}")
     kind = log_class(half, table["format"])
     options, settings = {**COMMON[half], **kind.options}, {"format": table["format"]}
     for key in table.keys() - options.keys() - {"format"}:
-        raise ValueError(f"[[{half}]] of format {table['format']!r} has no key {key!r}; there are: {', '.join(options)}")
+        raise ValueError(f"[[{half}]] of format {table['format']!r} has no key {key!r}; "
+                         f"there are: {', '.join(options)}")
     for key, default in options.items():
         if isinstance(default, type) and key not in table:
-            raise ValueError(f"[[{half}]] of format {table['format']!r} needs {key} = ... of type {default.__name__}")
+            raise ValueError(f"[[{half}]] of format {table['format']!r} needs {key} = ... "
+                             f"of type {default.__name__}")
         wanted, value = default if isinstance(default, type) else type(default), table.get(key, default)
         value = float(value) if wanted is float and type(value) is int else value
         inside = value if type(value) is list else list(value.values()) if type(value) is dict else []
         if type(value) is not wanted or not all(type(x) is (str if wanted is list else int) for x in inside):
             name = {list: "list of texts", dict: "table of whole numbers"}.get(wanted, wanted.__name__)
-            raise ValueError(f"[[{half}]] of format {table['format']!r}: {key} = {value!r} must be of type {name}")
+            raise ValueError(f"[[{half}]] of format {table['format']!r}: {key} = {value!r} "
+                             f"must be of type {name}")
         settings[key] = value
     settings["name"] = settings["name"] or settings["format"]
-    for key, fits in (("weight", lambda x: 0 < x < np.inf), ("hold_out", lambda x: x == 0 or x >= 2), ("until", lambda x: x >= 0),
-                      ("n_bins", lambda x: x >= 2)):
+    for key, fits in (("weight", lambda x: 0 < x < np.inf), ("hold_out", lambda x: x == 0 or x >= 2),
+                      ("until", lambda x: x >= 0), ("n_bins", lambda x: x >= 2)):
         if key in settings and not fits(settings[key]):
             raise ValueError(f"[[{half}]] {settings['name']}: {key} = {settings[key]} is out of range")
     kind.check(settings)
@@ -139,7 +148,7 @@ def settings_of(half: str, table: dict) -> dict:
 
 
 def open_log(half: str, table: dict, cache="data", size=64, quiet=False) -> Log:
-    """The log that one table of a preset names; it is recorded or indexed in the folder cache on first use."""
+    """The log that one table of a preset names, recorded or indexed in the folder cache on first use."""
     settings = settings_of(half, table)
     kind = log_class(half, settings["format"])
     log = kind(cache=cache, size=size, quiet=quiet, **{key: settings[key] for key in kind.options})
@@ -159,17 +168,20 @@ def open_logs(config, quiet=False) -> dict:
         for table in getattr(config, half) if needed[half] else ():
             settings = settings_of(half, table)
             if settings["name"] in logs[half]:
-                raise ValueError(f"two tables [[{half}]] are called {settings['name']!r}; give each a name of its own")
-            logs[half][settings["name"]] = open_log(half, table, config.data_dir, config.image_size, quiet), settings
+                raise ValueError(f"two tables [[{half}]] are called {settings['name']!r}; "
+                                 "give each a name of its own")
+            logs[half][settings["name"]] = (
+                open_log(half, table, config.data_dir, config.image_size, quiet), settings)
         if needed[half] and not logs[half]:
-            raise ValueError(f"robot_fraction = {config.robot_fraction} with {config.n_pretrain} steps of pretraining needs "
-                             f"a table [[{half}]]")
+            raise ValueError(f"robot_fraction = {config.robot_fraction} with {config.n_pretrain} steps of "
+                             f"pretraining needs a table [[{half}]]")
     return logs
 
 
 def make_tokenizer(logs: dict, n_vocab: int) -> Tokenizer:
     """A vocabulary of the words of all logs."""
-    return Tokenizer.train((text for half in logs.values() for log, _ in half.values() for text in log.texts()), n_vocab)
+    return Tokenizer.train((text for half in logs.values() for log, _ in half.values()
+                            for text in log.texts()), n_vocab)
 
 
 def make_actions(config, logs: dict, tokenizer: Tokenizer, known: dict) -> dict:
@@ -180,18 +192,20 @@ def make_actions(config, logs: dict, tokenizer: Tokenizer, known: dict) -> dict:
     actions = dict(known)
     for name, (log, settings) in logs["robot"].items():
         if name not in actions:
-            actions[name] = ActionTokenizer(tokenizer, *log.bounds, config.scheme, log.names, settings["n_bins"])
+            actions[name] = ActionTokenizer(tokenizer, *log.bounds, config.scheme, log.names,
+                                            settings["n_bins"])
             continue
         a, other = known[name], "give the log another name (name = ...)"
         if a.names != tuple(log.names):
-            raise ValueError(f"robot {name!r}: the checkpoint has the numbers {a.names}, the log {tuple(log.names)}; {other}")
+            raise ValueError(f"robot {name!r}: the checkpoint has the numbers {a.names}, "
+                             f"the log {tuple(log.names)}; {other}")
         if a.n_bins != settings["n_bins"]:
             raise ValueError(f"robot {name!r}: the checkpoint has n_bins = {a.n_bins}; leave it, or {other}")
         numbers = np.asarray(log.actions)[:100_000]
         outside = ((numbers < a.low) | (numbers > a.high)).mean()
         if outside > .05:
-            raise ValueError(f"robot {name!r}: {outside:.0%} of the log's numbers are outside the checkpoint's bounds; "
-                             f"it is another robot: {other}")
+            raise ValueError(f"robot {name!r}: {outside:.0%} of the log's numbers are outside the "
+                             f"checkpoint's bounds; it is another robot: {other}")
     return actions
 
 
@@ -200,16 +214,18 @@ def make_actions(config, logs: dict, tokenizer: Tokenizer, known: dict) -> dict:
 
 def read_picture(source, name) -> np.ndarray:
     """
-    The one place that opens a picture: source, a path or bytes of a JPEG or PNG -> (H, W, 3) uint8. What
-    would be lost without a word is an error that names the picture: 16-bit and float pixels, and more than
-    50 million of them.
+    The one place that opens a picture: source, a path or bytes of a JPEG or PNG -> (H, W, 3) uint8.
+    16-bit and float pixels, which 8 bits would cut without a word, and more than 50 million pixels are
+    errors that name the picture.
     """
     try:
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=("JPEG", "PNG")) as picture:
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source,
+                        formats=("JPEG", "PNG")) as picture:
             if picture.width * picture.height > 50_000_000:
                 raise ValueError(f"it has {picture.width} x {picture.height} pixels; make it smaller")
             if picture.mode.startswith(("I", "F")):
-                raise ValueError(f"its pixels are {picture.mode!r}, more than 8 bits; scale them to 8 bits yourself")
+                raise ValueError(f"its pixels are {picture.mode!r}, more than 8 bits; "
+                                 "scale them to 8 bits yourself")
             # a camera held upright says so in EXIF
             return np.asarray(ImageOps.exif_transpose(picture).convert("RGB"))
     except FileNotFoundError:
@@ -219,7 +235,10 @@ def read_picture(source, name) -> np.ndarray:
 
 
 def fit(picture, size, box=None):
-    """A picture (H, W, 3) uint8 -> (size, size, 3). box: the part to take, (left, top, right, bottom) in pixels"""
+    """
+    A picture (H, W, 3) uint8 -> (size, size, 3). box: the part to take, (left, top, right, bottom) in
+    pixels
+    """
     if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8 or 0 in picture.shape:
         raise ValueError(f"a picture must be (height, width, 3) uint8, got {picture.shape} {picture.dtype}; "
                          "convert it to RGB bytes")
@@ -229,10 +248,14 @@ def fit(picture, size, box=None):
 
 
 def jitter(pictures, size, rng):
-    """The same random crop (at least 0.9 of each side), brightness and contrast (0.8 to 1.2) of all pictures of a sample."""
+    """
+    The same random crop (at least 0.9 of each side), brightness and contrast (0.8 to 1.2) of all pictures
+    of a sample.
+    """
     H, W, _ = pictures[0].shape
     side, left, top = rng.uniform(.9, 1), rng.random(), rng.random()
-    box = (left * (1 - side) * W, top * (1 - side) * H, (left * (1 - side) + side) * W, (top * (1 - side) + side) * H)
+    box = (left * (1 - side) * W, top * (1 - side) * H,
+           (left * (1 - side) + side) * W, (top * (1 - side) + side) * H)
     light, contrast = rng.uniform(.8, 1.2, 2)
     pictures = [fit(picture, size, box).astype(np.float32) for picture in pictures]
     return [((p - p.mean()) * contrast + p.mean() * light).clip(0, 255).astype(np.uint8) for p in pictures]
@@ -251,23 +274,29 @@ class RobotData:
     thought and action, even if the thought is empty, so that decoding knows when the action begins.
     """
 
-    def __init__(self, log: Log, actions: ActionTokenizer, text_len=64, size=64, frames=1, hold_out=21, held_out=False,
-                 augment=False, thought_len=0):
+    def __init__(self, log: Log, actions: ActionTokenizer, text_len=64, size=64, frames=1, hold_out=21,
+                 held_out=False, augment=False, thought_len=0):
         self.log, self.actions, self.tokenizer = log, actions, actions.tokenizer
-        self.text_len, self.size, self.frames, self.augment, self.thought_len = text_len, size, frames, augment, thought_len
+        self.text_len, self.size, self.frames = text_len, size, frames
+        self.augment, self.thought_len = augment, thought_len
         episode = np.asarray(log.episode)
         self.index = np.flatnonzero((episode % hold_out == hold_out - 1) == held_out if hold_out else
                                     np.full(len(episode), not held_out))
         if not len(self.index):
-            raise ValueError(f"no episode is {'held out' if held_out else 'left to train on'}: every {hold_out}th of "
-                             f"{len(np.unique(episode))} is held out; record more, or set another hold_out in its table")
+            raise ValueError(f"no episode is {'held out' if held_out else 'left to train on'}: "
+                             f"every {hold_out}th of {len(np.unique(episode))} is held out; "
+                             "record more, or set another hold_out in its table")
         # the log may be larger than memory
         chunks = np.array_split(self.index, 1 + len(self.index) // 100_000)
-        self.answers = np.concatenate([actions.encode(log.actions[i], quiet=True).astype(np.int32) for i in chunks])  # (n, D)
+        self.answers = np.concatenate([actions.encode(log.actions[i], quiet=True).astype(np.int32)
+                                       for i in chunks])  # (n, D)
         self.check_words()
 
     def check_words(self):
-        """Every instruction fits, before the first step, and none needs words that the bins have overwritten."""
+        """
+        Checks, before the first step, that every instruction fits and that none needs words that the bins
+        have overwritten.
+        """
         bins, D, lost = set(self.actions.ids.tolist()), len(self.actions.names), set()
         encode, rng = functools.lru_cache(100_000)(self.tokenizer.encode), np.random.default_rng(0)
         for i in self.index[:200_000]:
@@ -275,20 +304,26 @@ class RobotData:
             ids, said = encode(prompt), encode(thought)
             needed = len(ids) + (len(said) + 1 if self.thought_len else 0) + D + 1
             if needed > self.text_len:
-                raise ValueError(f"{prompt!r} and its action take {needed} tokens; raise text_len = {self.text_len}")
+                raise ValueError(f"{prompt!r} and its action take {needed} tokens; "
+                                 f"raise text_len = {self.text_len}")
             if len(said) > self.thought_len:
-                raise ValueError(f"the thought {thought!r} takes {len(said)} tokens; raise thought_len = {self.thought_len}")
+                raise ValueError(f"the thought {thought!r} takes {len(said)} tokens; "
+                                 f"raise thought_len = {self.thought_len}")
             if self.actions.scheme == "overwrite" and bins & {*ids, *said}:
                 lost.add(prompt)
         if lost:
-            warnings.warn(f"{len(lost)} instructions have words whose tokens now mean bins, such as {min(lost)!r}")
+            warnings.warn(f"{len(lost)} instructions have words whose tokens now mean bins, "
+                          f"such as {min(lost)!r}")
 
     def previous(self, i):
         """the step before i in its episode, i itself if it is the first"""
         return i - 1 if i > 0 and self.log.episode[i - 1] == self.log.episode[i] else i
 
     def pictures(self, i):
-        """The pictures that the model sees at step i, as the log has them: a list of `frames`, the oldest first."""
+        """
+        The pictures that the model sees at step i, as the log has them: a list of `frames`, the oldest
+        first.
+        """
         steps = [i]
         for _ in range(self.frames - 1):
             steps.insert(0, self.previous(steps[0]))
@@ -300,17 +335,22 @@ class RobotData:
         i, tok = int(self.index[n]), self.tokenizer
         prompt, thought = self.log.request(i, rng)
         said = [*tok.encode(thought), tok.action] if self.thought_len else []
-        action = [(ASKED, tok.encode(prompt)), (SAID, said), (ACTION, self.answers[n].tolist()), (SAID, [tok.eos])]
+        action = [(ASKED, tok.encode(prompt)), (SAID, said), (ACTION, self.answers[n].tolist()),
+                  (SAID, [tok.eos])]
         pictures = self.pictures(i)
         pictures = jitter(pictures, self.size, rng) if self.augment else [fit(p, self.size) for p in pictures]
         return stack(pictures), fill([action], lambda: self.log.ask(i, rng), self.text_len, tok)
 
 
 class WebData:
-    """Pictures without a robot, with questions. sample(rng) -> pictures, list of questions, as RobotData has them."""
+    """
+    Pictures without a robot, with questions. sample(rng) -> pictures, list of questions, as RobotData has
+    them.
+    """
 
     def __init__(self, log: Log, tokenizer: Tokenizer, text_len=64, size=64, frames=1):
-        self.log, self.tokenizer, self.text_len, self.size, self.frames = log, tokenizer, text_len, size, frames
+        self.log, self.tokenizer = log, tokenizer
+        self.text_len, self.size, self.frames = text_len, size, frames
 
     def sample(self, rng):
         for _ in range(100):
@@ -360,7 +400,8 @@ def pack(questions, text_len):
             label += [what] * len(ids)
     empty = text_len - len(tokens)
     if empty < 0:
-        raise ValueError(f"a sample of {len(tokens)} tokens does not fit text_len = {text_len}; raise text_len")
+        raise ValueError(f"a sample of {len(tokens)} tokens does not fit text_len = {text_len}; "
+                         "raise text_len")
     return tokens + [0] * empty, segment + [-1] * empty, label + [ASKED] * empty
 
 
@@ -386,10 +427,11 @@ class Mix(torch.utils.data.Dataset):
     words stand, by chance, at most `shift`.
     """
 
-    def __init__(self, robots, webs, batch_size, robot_fraction, text_len, n_pretrain=0, seed=0, n_micro=1, shift=0,
-                 shift_from=SHIFT_FROM):
+    def __init__(self, robots, webs, batch_size, robot_fraction, text_len, n_pretrain=0, seed=0, n_micro=1,
+                 shift=0, shift_from=SHIFT_FROM):
         self.robots, self.webs, self.batch_size, self.text_len = robots, webs, batch_size, text_len
-        self.robot_fraction, self.n_pretrain, self.seed, self.n_micro = robot_fraction, n_pretrain, seed, n_micro
+        self.robot_fraction, self.n_pretrain = robot_fraction, n_pretrain
+        self.seed, self.n_micro = seed, n_micro
         self.shift, self.shift_from = shift, shift_from
 
     def __getitem__(self, item):
@@ -409,8 +451,8 @@ class Mix(torch.utils.data.Dataset):
             shift.append(int(rng.integers(min(self.shift, room) + 1)) if move else 0)
         tokens, segment, label = zip(*(packed for _, packed in samples))
         return {"images": torch.from_numpy(np.stack([pictures for pictures, _ in samples])),
-                "tokens": torch.tensor(tokens), "segment": torch.tensor(segment), "label": torch.tensor(label),
-                "source": torch.tensor(source), "shift": torch.tensor(shift)}
+                "tokens": torch.tensor(tokens), "segment": torch.tensor(segment),
+                "label": torch.tensor(label), "source": torch.tensor(source), "shift": torch.tensor(shift)}
 
     @staticmethod
     def draw(sources, rng):
@@ -426,12 +468,14 @@ def make_mix(config, logs: dict, actions: dict, tokenizer: Tokenizer):
 
     def robot_data(held_out):
         return [(RobotData(log, actions[name], hold_out=settings["hold_out"], held_out=held_out, **shape,
-                           augment=settings["augment"] and not held_out, thought_len=config.thought_len), settings)
+                           augment=settings["augment"] and not held_out, thought_len=config.thought_len),
+                 settings)
                 for name, (log, settings) in logs["robot"].items() if settings["hold_out"] or not held_out]
     webs = [(WebData(log, tokenizer, **shape), settings) for log, settings in logs["web"].values()]
     # the weights of init_from know words at one place already, so they may move from the first step
-    mix = Mix(robot_data(False), webs, config.batch_size, config.robot_fraction, config.text_len, config.n_pretrain,
-              config.seed, config.micro_batches, config.shift, 0 if config.init_from else SHIFT_FROM)
+    mix = Mix(robot_data(False), webs, config.batch_size, config.robot_fraction, config.text_len,
+              config.n_pretrain, config.seed, config.micro_batches, config.shift,
+              0 if config.init_from else SHIFT_FROM)
     held_out = robot_data(True)
     return mix, Mix(held_out, [], 128, 1.0, config.text_len) if held_out else None
 
@@ -452,12 +496,13 @@ def in_processes(function, jobs):
         yield from map(function, jobs)
         return
     import multiprocessing
-    with ProcessPoolExecutor(min(len(jobs), cores), multiprocessing.get_context("spawn"), ignore_ctrl_c) as pool:
+    with ProcessPoolExecutor(min(len(jobs), cores), multiprocessing.get_context("spawn"),
+                             ignore_ctrl_c) as pool:
         try:
             yield from pool.map(function, jobs, chunksize=1 + len(jobs) // (cores * 64))
         except BrokenProcessPool:
-            raise ValueError("a helper process was killed (out of memory?), or the script that started this has no "
-                             "`if __name__ == \"__main__\":`") from None
+            raise ValueError("a helper process was killed (out of memory?), or the script that started this "
+                             "has no `if __name__ == \"__main__\":`") from None
         finally:
             pool.shutdown(cancel_futures=True)
 

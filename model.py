@@ -9,8 +9,8 @@ actions.
 - One pre-LayerNorm Block serves both; its parts have GPT-2's names.
 - An action is eight more words of the same vocabulary: there is no action head (RT-2, section 3.2).
 - The token embedding is tied to the output head: knowing a word and saying it is one matrix.
-- Several questions may follow each other behind one picture. A question sees the picture and itself, nothing else,
-  so a packed sequence gives the very numbers that the questions would give one by one.
+- Several questions may follow each other behind one picture. A question sees the picture and itself, nothing
+  else, so a packed sequence gives the very numbers that the questions would give one by one.
 - A sample may have several pictures, one after the other (frames = 2: the last step's and this one's).
 
 This file knows tensors only: no words, no robot, no files. The options gelu, vit_cls and vit_eps are there
@@ -45,7 +45,8 @@ class ModelConfig:
 
     def __post_init__(self):
         if self.image_size % (2 * self.patch_size):
-            raise ValueError(f"image_size {self.image_size} must be a multiple of 2 * patch_size = {2 * self.patch_size}")
+            raise ValueError(f"image_size {self.image_size} must be a multiple of 2 * patch_size = "
+                             f"{2 * self.patch_size}")
         for width, heads in ((self.vit_embd, self.vit_head), (self.n_embd, self.n_head)):
             if width % heads:
                 raise ValueError(f"width {width} must be a multiple of the number of heads {heads}")
@@ -248,7 +249,8 @@ class VLA(nn.Module):
         frames = images[:, None] if n == 1 and images.ndim == 4 else images                 # (B, n, S, S, 3)
         if frames.shape[1:] != (n, S, S, 3) or images.dtype != torch.uint8:
             raise ValueError(f"images must be uint8 of shape (B, {f'{n}, ' * (n > 1)}{S}, {S}, 3), got "
-                             f"{images.dtype} {tuple(images.shape)}; resize them, or set image_size and frames")
+                             f"{images.dtype} {tuple(images.shape)}; resize them, or set image_size and "
+                             "frames")
         x = self.vit(frames.flatten(0, 1))                                                  # (B*n, G*G, C)
         B, N, C = x.shape
         G = math.isqrt(N)
@@ -261,7 +263,7 @@ class VLA(nn.Module):
         (B, T), N = tokens.shape, self.config.n_image
         if T > self.config.max_text:
             raise ValueError(f"{T} tokens of text do not fit max_text = {self.config.max_text}")
-        # every question counts its positions from its own first token, as if it stood alone behind the picture
+        # every question counts its positions from its own first token, as if alone behind the picture
         index = torch.arange(T, device=tokens.device).expand(B, T)
         new = segment[:, 1:] != segment[:, :-1]
         first = torch.cat((torch.ones_like(segment[:, :1], dtype=torch.bool), new), 1)      # (B, T)
@@ -307,7 +309,8 @@ class VLA(nn.Module):
     # -- generation ----------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def generate(self, images, prompts, n_new, allowed=None, eos=None, cache=True, temperature=0.0, generator=None):
+    def generate(self, images, prompts, n_new, allowed=None, eos=None, cache=True, temperature=0.0,
+                 generator=None):
         """
         images as in encode_images; prompts: B lists of token ids. allowed: a function that takes the new
         tokens so far (B, t) and returns which may come next, (B, n_vocab) bool; None = all. temperature 0
@@ -324,7 +327,8 @@ class VLA(nn.Module):
         if not all(prompts):
             raise ValueError("a prompt has no tokens; ask something")
         if P + n_new > config.max_text:
-            raise ValueError(f"a prompt of {P} tokens and {n_new} new ones do not fit max_text = {config.max_text}")
+            raise ValueError(f"a prompt of {P} tokens and {n_new} new ones do not fit max_text = "
+                             f"{config.max_text}")
         tokens = torch.zeros(B, P + n_new, dtype=torch.long, device=device)
         for i, p in enumerate(prompts):
             tokens[i, :len(p)] = torch.tensor(p, device=device)
@@ -334,8 +338,8 @@ class VLA(nn.Module):
         bias = self.attention_bias(segment, answer)
         position = N + torch.where(answer, lengths[:, None] + index - P, index)
         picture = self.encode_images(images)
-        caches = [KVCache(B, config.n_head, N + P + n_new, config.n_embd // config.n_head, device, picture.dtype)
-                  for _ in self.blocks] if cache else None
+        caches = [KVCache(B, config.n_head, N + P + n_new, config.n_embd // config.n_head, device,
+                          picture.dtype) for _ in self.blocks] if cache else None
 
         done = torch.zeros(B, dtype=torch.bool, device=device)
         for t in range(n_new):
@@ -351,7 +355,8 @@ class VLA(nn.Module):
             if allowed is not None:
                 logits = logits.masked_fill(~allowed(tokens[:, P:P + t]), -torch.inf)
             if temperature:
-                choice = torch.multinomial(F.softmax(logits / temperature, dim=-1), 1, generator=generator)[:, 0]
+                choice = torch.multinomial(F.softmax(logits / temperature, dim=-1), 1,
+                                           generator=generator)[:, 0]
             else:
                 choice = logits.argmax(-1)
             if eos is not None:
@@ -369,10 +374,14 @@ class VLA(nn.Module):
         return sum(p.numel() for p in self.parameters())
 
     def flops(self, n_text: int, n_target: int) -> int:
-        """forward + backward floating-point operations of a sample: 6 a weight and token, and attention's products"""
+        """
+        forward + backward floating-point operations of a sample: 6 a weight and token, and attention's
+        products
+        """
         c, N = self.config, self.config.n_image
         patches = (c.image_size // c.patch_size) ** 2
         T = patches + c.vit_cls
-        vit = patches * 3 * c.patch_size ** 2 * c.vit_embd + T * c.vit_layer * (12 * c.vit_embd ** 2 + 2 * T * c.vit_embd)
+        vit = (patches * 3 * c.patch_size ** 2 * c.vit_embd
+               + T * c.vit_layer * (12 * c.vit_embd ** 2 + 2 * T * c.vit_embd))
         gpt = (N + n_text) * c.n_layer * (12 * c.n_embd ** 2 + 2 * (N + n_text) * c.n_embd)
         return 6 * (c.frames * vit + N * 4 * c.vit_embd * c.n_embd + gpt + n_target * c.n_embd * c.n_vocab)

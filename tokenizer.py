@@ -28,9 +28,10 @@ is written as a token. Going back, a bin means its centre. terminate has two val
 So the model reads "Q: what action should the robot take to pick up the red block? A:" and writes eight
 tokens, " 0 192 180 0 128 255 64 255". Which tokens stand for the bins is the scheme:
 
-    "integer"     Bin i is the token of the integer i. RT-2-PaLI-X: its integers up to 1000 have one token each.
-    "overwrite"   The 256 least used tokens of the vocabulary become the bins. RT-2-PaLM-E has no such integers.
-                  What these tokens meant as text is lost, so text has to do without them.
+    "integer"     Bin i is the token of the integer i. RT-2-PaLI-X: its integers up to 1000 have one token
+                  each.
+    "overwrite"   The 256 least used tokens of the vocabulary become the bins. RT-2-PaLM-E: it has no such
+                  integers. What these tokens meant as text is lost, so text has to do without them.
 
 Here terminate = 1 means stop. The paper does not say. The mid-task actions that it prints begin with 1, so
 there a 1 probably means "go on".
@@ -47,8 +48,9 @@ import tiktoken
 NAMES = ("terminate", "dx", "dy", "dz", "droll", "dpitch", "dyaw", "gripper")
 ACTION = " Action:"  # ends a thought: after it come the bins of an action and nothing else (section 4.4)
 
-# How text is split into pieces before BPE. Every character is a digit, a letter (all of non-ascii counts), white space
-# or other, so nothing is left out. \d, \w and \s are avoided: python's re and tiktoken's regex disagree on them.
+# How text is split into pieces before BPE. Every character is a digit, a letter (all of non-ascii counts),
+# white space or other, so nothing is left out. \d, \w and \s are avoided: python's re and tiktoken's regex
+# disagree on them.
 PATTERN = (r" ?[QA]:| Action:"                                # the frame of a prompt, and of a thought
            r"| ?[0-9]{1,3}"                                   # 0 .. 999 whole
            r"| ?[A-Za-z\x80-\U0010FFFF]+"                     # a word with the space before it
@@ -57,8 +59,9 @@ PATTERN = (r" ?[QA]:| Action:"                                # the frame of a p
 GPT2_PATTERN = r" Action:|'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 KINDS = {"own": (PATTERN, "<eos>"), "gpt2": (GPT2_PATTERN, "<|endoftext|>")}      # pattern, how eos is shown
 
-# A vocabulary that is trained here begins with these, so that the token of " i" is 256 + i. Behind them stand the
-# words that BPE merges from the corpus, the most frequent first. The last id is <eos>, which no text encodes to.
+# A vocabulary that is trained here begins with these, so that the token of " i" is 256 + i. Behind them stand
+# the words that BPE merges from the corpus, the most frequent first. The last id is <eos>, which no text
+# encodes to.
 BYTES = [bytes([i]) for i in range(256)]                      # no text is ever unknown
 INTEGERS = [b" %d" % i for i in range(1000)]
 FRAME = [b"Q:", b" A:", ACTION.encode()]
@@ -68,7 +71,8 @@ FIXED = BYTES + INTEGERS + FRAME
 # --------------------------------------------------------------------------------------------------------
 # text <-> tokens
 
-def train_bpe(counts: dict[bytes, int], n_merges: int, ranks: dict[bytes, int] | None = None) -> dict[bytes, int]:
+def train_bpe(counts: dict[bytes, int], n_merges: int,
+              ranks: dict[bytes, int] | None = None) -> dict[bytes, int]:
     """
     Byte-level BPE: merge the most frequent pair of neighbours, n_merges times or until nothing is left to
     merge. counts: how often each piece (a word with its space, say) occurs. ranks: the tokens that exist
@@ -125,7 +129,8 @@ class Tokenizer:
         self.integers = [ranks[t] for t in takewhile(ranks.__contains__, INTEGERS)]
         self.action = ranks[ACTION.encode()]
         pattern, shown = KINDS[kind]
-        self.enc = tiktoken.Encoding("rt2", pat_str=pattern, mergeable_ranks=ranks, special_tokens={shown: self.eos})
+        self.enc = tiktoken.Encoding("rt2", pat_str=pattern, mergeable_ranks=ranks,
+                                     special_tokens={shown: self.eos})
 
     @classmethod
     def train(cls, corpus: Iterable[str], n_vocab: int = 4096) -> "Tokenizer":
@@ -139,8 +144,8 @@ class Tokenizer:
         """
         least = len(FIXED) + 1
         if n_vocab < least:
-            raise ValueError(f"n_vocab is {n_vocab}, but bytes, integers, 'Q:', ' A:', ' Action:' and <eos> need {least}; "
-                             "raise it")
+            raise ValueError(f"n_vocab is {n_vocab}, but bytes, integers, 'Q:', ' A:', ' Action:' and <eos> "
+                             f"need {least}; raise it")
         if isinstance(corpus, str):
             raise ValueError(f"corpus is one string ({corpus[:20]!r}...); pass a list of strings")
         counts = Counter(piece for text in corpus for piece in re.findall(PATTERN, text))
@@ -167,7 +172,8 @@ class Tokenizer:
         ids = [int(i) for i in ids]
         for i in ids:
             if not 0 <= i < self.n_vocab:
-                raise ValueError(f"token {i} is outside the vocabulary of {self.n_vocab}; use its own tokenizer")
+                raise ValueError(f"token {i} is outside the vocabulary of {self.n_vocab}; "
+                                 "use its own tokenizer")
         return self.enc.decode_bytes(ids)
 
     def decode(self, ids: Iterable[int]) -> str:
@@ -175,7 +181,11 @@ class Tokenizer:
         return self.decode_bytes(ids).decode("utf-8", errors="replace")
 
     def integer(self, i: int) -> int:
-        """The id of the token " i", for i in 0 .. 999 (GPT-2: 361).  Example: tok.decode([tok.integer(41)]) -> " 41" """
+        """
+        The id of the token " i", for i in 0 .. 999 (GPT-2: 361).
+
+        Example: tok.decode([tok.integer(41)]) -> " 41"
+        """
         if not 0 <= i < len(self.integers):
             raise ValueError(f"integer {i} has no token of its own; use 0 to {len(self.integers) - 1}")
         return self.integers[i]
@@ -191,7 +201,8 @@ class Tokenizer:
         tokens, kind = [t.encode("latin-1") for t in state["tokens"]], state["kind"]
         if kind not in KINDS or kind == "own" and tokens[:len(FIXED)] != FIXED \
                 or not {*BYTES, *INTEGERS[:256], ACTION.encode()} <= set(tokens):
-            raise ValueError("this tokenizer state has another layout of bytes and integers; train a new tokenizer")
+            raise ValueError("this tokenizer state has another layout of bytes and integers; "
+                             "train a new tokenizer")
         return cls(tokens, list(state["least_used"]), kind, state["eos"])
 
 
@@ -211,20 +222,22 @@ class ActionTokenizer:
     Example: ActionTokenizer(tok, low=[-1, -1], high=[1, 1], names=("x", "y")).encode([0, 1]) -> [384, 511]
     """
 
-    def __init__(self, tokenizer: Tokenizer, low, high, scheme: str = "integer", names=NAMES, n_bins: int = 256):
+    def __init__(self, tokenizer: Tokenizer, low, high, scheme: str = "integer", names=NAMES,
+                 n_bins: int = 256):
         self.tokenizer, self.scheme, self.names, self.n_bins = tokenizer, scheme, tuple(names), n_bins
         self.low, self.high = np.array(low, dtype=np.float64), np.array(high, dtype=np.float64)
         D = len(self.names)
         if D == 0 or len(set(self.names)) < D:
             raise ValueError(f"names are {self.names}; give each number of the action a name of its own")
         if self.low.shape != (D,) or self.high.shape != (D,):
-            raise ValueError(f"low has shape {self.low.shape} and high {self.high.shape}, but there are {D} names; "
-                             "give one bound per name")
+            raise ValueError(f"low has shape {self.low.shape} and high {self.high.shape}, "
+                             f"but there are {D} names; give one bound per name")
         for name, lo, hi in zip(self.names, self.low, self.high):
             if not (np.isfinite(lo) and np.isfinite(hi) and lo < hi):
                 raise ValueError(f"bounds of {name} are {lo:g} and {hi:g}; they must be finite, low < high")
             if name == "terminate" and (lo, hi) != (0, 1):
-                raise ValueError(f"bounds of terminate are {lo:g} and {hi:g}; they must be 0 (go on) and 1 (stop)")
+                raise ValueError(f"bounds of terminate are {lo:g} and {hi:g}; "
+                                 "they must be 0 (go on) and 1 (stop)")
         if scheme not in ("integer", "overwrite"):
             raise ValueError(f"scheme is {scheme!r}; use 'integer' (PaLI-X) or 'overwrite' (PaLM-E)")
         tokens = tokenizer.integers if scheme == "integer" else tokenizer.least_used
@@ -246,20 +259,22 @@ class ActionTokenizer:
         """
         a = np.asarray(actions, dtype=np.float64)
         if a.ndim == 0 or a.shape[-1] != len(self.names):
-            raise ValueError(f"action has shape {a.shape}; its last axis must be the {len(self.names)} numbers "
-                             + ", ".join(self.names))
-        tiny = 1e-6 * np.maximum(np.abs(self.low), np.abs(self.high))  # bounds that went through float32 are fine
+            raise ValueError(f"action has shape {a.shape}; its last axis must be the "
+                             f"{len(self.names)} numbers " + ", ".join(self.names))
+        # bounds that went through float32 are fine
+        tiny = 1e-6 * np.maximum(np.abs(self.low), np.abs(self.high))
         for d, name in enumerate(self.names):
             x, lo, hi = a[..., d].ravel(), self.low[d], self.high[d]
             if not np.isfinite(x).all():
-                raise ValueError(f"{name} is {x[~np.isfinite(x)][0]}; every number of an action must be finite")
+                raise ValueError(f"{name} is {x[~np.isfinite(x)][0]}; "
+                                 "every number of an action must be finite")
             if self.is_terminate[d]:
                 off, what = np.minimum(np.abs(x), np.abs(x - 1)), "neither 0 (go on) nor 1 (stop): rounded"
             else:
                 off, what = np.maximum(lo - x, x - hi), f"outside its bounds {lo:g} to {hi:g}: clipped"
             if (off > tiny[d]).any() and not (quiet and not self.is_terminate[d]):
-                warnings.warn(f"{name} is {x[off.argmax()]:g}, {what} ({(off > tiny[d]).sum()} of {x.size} values)",
-                              stacklevel=2)
+                warnings.warn(f"{name} is {x[off.argmax()]:g}, {what} "
+                              f"({(off > tiny[d]).sum()} of {x.size} values)", stacklevel=2)
         b = np.floor((a - self.low) / (self.high - self.low) * self.bins_of)  # terminate: cut in two at 0.5
         return b.clip(0, self.bins_of - 1).astype(np.int64)
 
@@ -268,19 +283,22 @@ class ActionTokenizer:
         return self.ids[self.bins(actions, quiet)]
 
     def decode(self, ids) -> np.ndarray:
-        """Token ids (..., D) -> actions (..., D) float32, the centres of the bins. ValueError if one is not a bin."""
+        """
+        Token ids (..., D) -> actions (..., D) float32, the centres of the bins. ValueError if one is not a
+        bin.
+        """
         ids = np.asarray(ids)
         if ids.ndim == 0 or ids.shape[-1] != len(self.names) or ids.dtype.kind not in "iu":
-            raise ValueError(f"ids have shape {ids.shape} and type {ids.dtype}; need integers, {len(self.names)} "
-                             "in the last axis")
+            raise ValueError(f"ids have shape {ids.shape} and type {ids.dtype}; need integers, "
+                             f"{len(self.names)} in the last axis")
         inside = (ids >= 0) & (ids < len(self.bin_of))
         bins = np.where(inside, self.bin_of[np.where(inside, ids, 0)], -1)
         bad = np.argwhere((bins < 0) | (bins >= self.bins_of))
         if len(bad):
             d, i = bad[0][-1], ids[tuple(bad[0])]
             shown = repr(self.tokenizer.decode([i])) if inside[tuple(bad[0])] else "not in the vocabulary"
-            raise ValueError(f"slot {d} ({self.names[d]}): token {i} ({shown}) is none of its {self.bins_of[d]} "
-                             "bins; sample with .allowed as the mask")
+            raise ValueError(f"slot {d} ({self.names[d]}): token {i} ({shown}) is none of its "
+                             f"{self.bins_of[d]} bins; sample with .allowed as the mask")
         return self.centres(bins)
 
     def centres(self, bins: np.ndarray) -> np.ndarray:
@@ -291,7 +309,8 @@ class ActionTokenizer:
     def text(self, action) -> str:
         """One action (D,) as the paper prints it, the bin numbers: "1 128 91 241 5 101 127 217" """
         if np.ndim(action) != 1:
-            raise ValueError(f"action has shape {np.shape(action)}; text takes one of {len(self.names)} numbers")
+            raise ValueError(f"action has shape {np.shape(action)}; "
+                             f"text takes one of {len(self.names)} numbers")
         return " ".join(str(b) for b in self.bins(action))
 
     def from_text(self, text: str) -> np.ndarray:
@@ -304,7 +323,10 @@ class ActionTokenizer:
         return self.centres(np.array(words, dtype=np.int64))
 
     def state(self) -> dict:
-        """Bounds, names and scheme as plain types. The tokenizer has its own .state; several robots may share it."""
+        """
+        Bounds, names and scheme as plain types. The tokenizer has its own .state; several robots may share
+        it.
+        """
         return {"low": self.low.tolist(), "high": self.high.tolist(), "scheme": self.scheme,
                 "names": list(self.names), "n_bins": int(self.n_bins)}
 
@@ -325,7 +347,8 @@ def prompt(instruction: str) -> str:
     """
     words = instruction.split()
     if not words:
-        raise ValueError(f"instruction is {instruction!r}; say what the robot should do, as in 'open the drawer'")
+        raise ValueError(f"instruction is {instruction!r}; say what the robot should do, "
+                         "as in 'open the drawer'")
     return f"Q: what action should the robot take to {' '.join(words)}? A:"
 
 
@@ -334,7 +357,8 @@ def wish(text: str) -> str:
     The prompt of section 4.4, for an instruction that takes a thought. The answer begins with a plan in
     words.
 
-    Example: wish("I am thirsty") -> "Instruction: I am thirsty.", answered " Plan: pick red can. Action: 0 128 ..."
+    Example: wish("I am thirsty") -> "Instruction: I am thirsty."
+        answered " Plan: pick red can. Action: 0 128 ..."
     """
     return f"Instruction: {' '.join(text.split())}."
 

@@ -256,7 +256,7 @@ class LeRobot(IndexedLog):
             "chunk_index", "file_index", "from_timestamp", "to_timestamp"))]
         for file in self.all_named("meta/episodes/*/*.parquet") if self.v3 else []:
             table = self.table(file, keys, perhaps=[until])
-            places = np.hstack([self.column(file, table, key) for key in table.column_names])     # (E, 4 or 5)
+            places = np.hstack([self.column(file, table, key) for key in table.column_names])  # (E, 4 or 5)
             if until not in table.column_names:             # it ends where the next one in its video begins
                 places = places[np.lexsort(places.T[[3, 2, 1]])]
                 follows = (places[1:, 1:3] == places[:-1, 1:3]).all(1)

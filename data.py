@@ -29,7 +29,6 @@ nothing else in this project knows where samples come from.
 """
 import functools
 import importlib
-import io
 import os
 import shutil
 import signal
@@ -41,9 +40,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 
-from tokenizer import ACTION as ACTION_WORD, ActionTokenizer, Tokenizer
+from tokenizer import ActionTokenizer, Tokenizer
 
 # labels of tokens: no loss; loss; loss, and it is one of the numbers of an action
 ASKED, SAID, ACTION = 0, 1, 2
@@ -212,28 +211,6 @@ def make_actions(config, logs: dict, tokenizer: Tokenizer, known: dict) -> dict:
 # --------------------------------------------------------------------------------------------------------
 # pictures
 
-def read_picture(source, name) -> np.ndarray:
-    """
-    The one place that opens a picture: source, a path or bytes of a JPEG or PNG -> (H, W, 3) uint8.
-    16-bit and float pixels, which 8 bits would cut without a word, and more than 50 million pixels are
-    errors that name the picture.
-    """
-    try:
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source,
-                        formats=("JPEG", "PNG")) as picture:
-            if picture.width * picture.height > 50_000_000:
-                raise ValueError(f"it has {picture.width} x {picture.height} pixels; make it smaller")
-            if picture.mode.startswith(("I", "F")):
-                raise ValueError(f"its pixels are {picture.mode!r}, more than 8 bits; "
-                                 "scale them to 8 bits yourself")
-            # a camera held upright says so in EXIF
-            return np.asarray(ImageOps.exif_transpose(picture).convert("RGB"))
-    except FileNotFoundError:
-        raise ValueError(f"{name}: this picture is named in the log, but is not there") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as e:
-        raise ValueError(f"{name} cannot be read as a picture: {e}") from None
-
-
 def fit(picture, size, box=None):
     """
     A picture (H, W, 3) uint8 -> (size, size, 3). box: the part to take, (left, top, right, bottom) in
@@ -334,7 +311,7 @@ class RobotData:
         n = int(rng.integers(len(self.index))) if n is None else n
         i, tok = int(self.index[n]), self.tokenizer
         prompt, thought = self.log.request(i, rng)
-        said = [*tok.encode(thought), tok.action] if self.thought_len else []
+        said = [*tok.encode(thought), tok.begin_action] if self.thought_len else []
         action = [(ASKED, tok.encode(prompt)), (SAID, said), (ACTION, self.answers[n].tolist()),
                   (SAID, [tok.eos])]
         pictures = self.pictures(i)

@@ -95,7 +95,7 @@ class Policy:
         words = torch.ones(len(tok.tokens) + 1, dtype=torch.bool, device=self.device)
         words[tok.eos] = False
         action = torch.zeros_like(words)
-        action[tok.action] = True
+        action[tok.begin_action] = True
         end = torch.zeros_like(words)
         end[tok.eos] = True
         rules = torch.stack((*self.slots, end, words, action))          # (D + 3, n_vocab)
@@ -116,7 +116,7 @@ class Policy:
         B, t = tokens.shape
         if not self.config["thought_len"]:
             return torch.full((B,), t, device=tokens.device)        # plain RT-2: the action begins at once
-        said = (tokens == self.tokenizer.action).int()
+        said = (tokens == self.tokenizer.begin_action).int()
         return torch.where(said.sum(1) > 0, t - 1 - said.argmax(1), -1) if t else said.sum(1) - 1
 
     def answer(self, pictures, questions, n_new=8):

@@ -69,7 +69,7 @@ class ModelConfig:
 def attention_mask(segment, causal):
     """
     Which position may look at which. segment (B, T) int: 0 = picture, 1, 2, ... = the questions, -1 =
-    padding. causal (B, T) bool: True where a token must not be seen by those before it. Returns (B, T, T)
+    padding. causal (B, T) int: 1 where a token must not be seen by those before it. Returns (B, T, T)
     bool; [b, i, j] = i sees j.
 
     Token i sees token j if j is picture or of the same question, and if no causal token separates them going
@@ -83,7 +83,7 @@ def attention_mask(segment, causal):
                                                       5     x x x x x x
     With causal = 0 0 1 1 1 1 instead, row 2 loses column 3: plain GPT attention over the text.
     """
-    rank = causal.long().cumsum(1)
+    rank = causal.cumsum(1)                                                                 # (B, T)
     before = rank[:, None, :] <= rank[:, :, None]                                           # (B, T, T)
     same = (segment[:, None, :] == segment[:, :, None]) | (segment[:, None, :] == 0)        # (B, T, T)
     return before & same
@@ -101,7 +101,7 @@ def attend(q, k, v, bias=None, fused=False):
         return F.scaled_dot_product_attention(q, k, v, attn_mask=None if bias is None else bias.to(q.dtype))
     # on a CPU the backward pass of the fused kernel is twice as slow as these three lines
     att = (q * q.size(-1) ** -0.5) @ k.transpose(-2, -1)                                    # (B, H, T, T')
-    att = att if bias is None else att + bias
+    att = att if bias is None else att + bias.to(att.dtype)
     return F.softmax(att, dim=-1).to(v.dtype) @ v                                           # (B, H, T, D)
 
 
@@ -263,12 +263,10 @@ class VLA(nn.Module):
         (B, T), N = tokens.shape, self.config.n_image
         if T > self.config.max_text:
             raise ValueError(f"{T} tokens of text do not fit max_text = {self.config.max_text}")
-        # every question counts its positions from its own first token, as if alone behind the picture
-        index = torch.arange(T, device=tokens.device).expand(B, T)
-        new = segment[:, 1:] != segment[:, :-1]
-        first = torch.cat((torch.ones_like(segment[:, :1], dtype=torch.bool), new), 1)      # (B, T)
-        start = torch.where(first, index, 0).cummax(1).values
-        position = (index - start).masked_fill(segment < 0, 0)                              # (B, T)
+        # every question counts its positions from its own first token, as if alone behind the picture:
+        # how many tokens before this one are of the same question?
+        same = segment[:, :, None] == segment[:, None, :]                                   # (B, T, T)
+        position = same.tril(-1).sum(2).masked_fill(segment < 0, 0)                         # (B, T)
         if shift is not None:
             position = position + shift[:, None]
         text = self.wte(tokens) + self.wpe(N + position)                                    # (B, T, C)
@@ -278,7 +276,7 @@ class VLA(nn.Module):
     def attention_bias(self, segment, answer):
         """who sees whom, as numbers to add before the softmax: 0 or -inf, (B, 1, n_image + T, n_image + T)"""
         N = self.config.n_image
-        causal = answer if self.config.attention == "prefix" else torch.ones_like(answer)
+        causal = (answer if self.config.attention == "prefix" else torch.ones_like(answer)).long()
         see = attention_mask(F.pad(segment, (N, 0)), F.pad(causal, (N, 0)))  # (B, N + T, N + T)
         return torch.zeros(see.shape, device=see.device).masked_fill(~see, -torch.inf)[:, None]
 

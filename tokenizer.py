@@ -46,7 +46,7 @@ import numpy as np
 import tiktoken
 
 NAMES = ("terminate", "dx", "dy", "dz", "droll", "dpitch", "dyaw", "gripper")
-ACTION = " Action:"  # ends a thought: after it come the bins of an action and nothing else (section 4.4)
+BEGIN_ACTION = " Action:"  # ends a thought: after it come the bins of an action and nothing else (section 4.4)
 
 # How text is split into pieces before BPE. Every character is a digit, a letter (all of non-ascii counts),
 # white space or other, so nothing is left out. \d, \w and \s are avoided: python's re and tiktoken's regex
@@ -64,7 +64,7 @@ KINDS = {"own": (PATTERN, "<eos>"), "gpt2": (GPT2_PATTERN, "<|endoftext|>")}    
 # encodes to.
 BYTES = [bytes([i]) for i in range(256)]                      # no text is ever unknown
 INTEGERS = [b" %d" % i for i in range(1000)]
-FRAME = [b"Q:", b" A:", ACTION.encode()]
+FRAME = [b"Q:", b" A:", BEGIN_ACTION.encode()]
 FIXED = BYTES + INTEGERS + FRAME
 
 
@@ -115,7 +115,7 @@ class Tokenizer:
     Text <-> token ids. It is made by Tokenizer.train, Tokenizer.from_state or formats.weights.gpt2_tokenizer.
     tiktoken takes a piece that is a token whole, so " 41" is one token and never " 4" + "1".
 
-    n_vocab: number of ids. tokens: the bytes of each id but eos, in order. eos, action: the ids of <eos>
+    n_vocab: number of ids. tokens: the bytes of each id but eos, in order. eos, begin_action: the ids of <eos>
     and " Action:". integers: the ids of " 0", " 1", ... as far as each is a token. least_used: ids from the
     least used in the training corpus up, the higher id first in a tie; bytes, " 0" .. " 255", the frame and
     eos are not among them.
@@ -127,7 +127,7 @@ class Tokenizer:
         self.n_vocab = len(tokens) + 1
         ranks = {t: i if i < self.eos else i + 1 for i, t in enumerate(tokens)}
         self.integers = [ranks[t] for t in takewhile(ranks.__contains__, INTEGERS)]
-        self.action = ranks[ACTION.encode()]
+        self.begin_action = ranks[BEGIN_ACTION.encode()]
         pattern, shown = KINDS[kind]
         self.enc = tiktoken.Encoding("rt2", pat_str=pattern, mergeable_ranks=ranks,
                                      special_tokens={shown: self.eos})
@@ -167,28 +167,17 @@ class Tokenizer:
         """The ids of any text. The letters "<eos>" in it are text: no text encodes to that token."""
         return self.enc.encode_ordinary(text)
 
-    def decode_bytes(self, ids: Iterable[int]) -> bytes:
-        """The bytes that ids stand for. ValueError if an id is outside the vocabulary."""
+    def decode(self, ids: Iterable[int]) -> str:
+        """
+        The text that ids stand for. Bytes that are not utf-8 (a letter cut in two) show as U+FFFD.
+        ValueError if an id is outside the vocabulary.
+        """
         ids = [int(i) for i in ids]
         for i in ids:
             if not 0 <= i < self.n_vocab:
                 raise ValueError(f"token {i} is outside the vocabulary of {self.n_vocab}; "
                                  "use its own tokenizer")
-        return self.enc.decode_bytes(ids)
-
-    def decode(self, ids: Iterable[int]) -> str:
-        """The text that ids stand for. Bytes that are not utf-8 (a letter cut in two) show as U+FFFD."""
-        return self.decode_bytes(ids).decode("utf-8", errors="replace")
-
-    def integer(self, i: int) -> int:
-        """
-        The id of the token " i", for i in 0 .. 999 (GPT-2: 361).
-
-        Example: tok.decode([tok.integer(41)]) -> " 41"
-        """
-        if not 0 <= i < len(self.integers):
-            raise ValueError(f"integer {i} has no token of its own; use 0 to {len(self.integers) - 1}")
-        return self.integers[i]
+        return self.enc.decode(ids, errors="replace")
 
     def state(self) -> dict:
         """Plain lists, strings and numbers, for torch.save and torch.load(weights_only=True)."""
@@ -200,7 +189,7 @@ class Tokenizer:
         """The tokenizer that .state() was taken from. ValueError if its ids are laid out differently."""
         tokens, kind = [t.encode("latin-1") for t in state["tokens"]], state["kind"]
         if kind not in KINDS or kind == "own" and tokens[:len(FIXED)] != FIXED \
-                or not {*BYTES, *INTEGERS[:256], ACTION.encode()} <= set(tokens):
+                or not {*BYTES, *INTEGERS[:256], BEGIN_ACTION.encode()} <= set(tokens):
             raise ValueError("this tokenizer state has another layout of bytes and integers; "
                              "train a new tokenizer")
         return cls(tokens, list(state["least_used"]), kind, state["eos"])
@@ -305,22 +294,6 @@ class ActionTokenizer:
         """Bin numbers (..., D) -> actions (..., D) float32. Example: 2 bins over -1 .. 1 mean -0.5 and 0.5"""
         centres = self.low + (bins + 0.5) * (self.high - self.low) / self.bins_of
         return np.where(self.is_terminate, bins, centres).astype(np.float32)
-
-    def text(self, action) -> str:
-        """One action (D,) as the paper prints it, the bin numbers: "1 128 91 241 5 101 127 217" """
-        if np.ndim(action) != 1:
-            raise ValueError(f"action has shape {np.shape(action)}; "
-                             f"text takes one of {len(self.names)} numbers")
-        return " ".join(str(b) for b in self.bins(action))
-
-    def from_text(self, text: str) -> np.ndarray:
-        """The action (D,) float32 that .text wrote. ValueError if text is not D bin numbers."""
-        words = text.split()
-        if len(words) != len(self.names) or not all(re.fullmatch("[0-9]{1,4}", w) and int(w) < n
-                                                    for w, n in zip(words, self.bins_of)):
-            raise ValueError(f"{text!r} is not an action; write {len(self.names)} bin numbers, "
-                             f"below {self.bins_of.tolist()}")
-        return self.centres(np.array(words, dtype=np.int64))
 
     def state(self) -> dict:
         """

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from data import Log, read_picture
-from formats.index import IndexedLog, inside, json_lines, kept, parse_json, short, stamp
-from tokenizer import ACTION
+from data import Log
+from formats.index import IndexedLog, inside, json_lines, kept, parse_json, read_picture, short, stamp
+from tokenizer import BEGIN_ACTION
 
 
 def framed(question: str, answer: str):
@@ -88,8 +88,8 @@ class Folder(IndexedLog):
         action, thought, questions = row["action"], row.get("thought", ""), row.get("questions", [])
         if len(action) != D or not all(type(x) is float or type(x) is int and abs(x) < 1e38 for x in action):
             raise ValueError(f"its action is {short(action)}; it must be {D} numbers")
-        if ACTION.strip() in thought:
-            raise ValueError(f"its thought has {ACTION.strip()!r}, which is where the action begins")
+        if BEGIN_ACTION.strip() in thought:
+            raise ValueError(f"its thought has {BEGIN_ACTION.strip()!r}, which is where the action begins")
         if not all(type(q) is list and len(q) == 2 and all(type(text) is str and text.strip() for text in q)
                    for q in questions):
             raise ValueError(f"its questions are {short(questions)}; each must be [question, answer]")

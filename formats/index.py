@@ -14,6 +14,7 @@ The same pass checks the files, counts what it leaves out, and finds the bounds 
 rlds.py and lerobot.py say where in the files of their format the steps are. All else is here.
 """
 import hashlib
+import io
 import json
 import os
 import re
@@ -22,6 +23,7 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
+from PIL import Image, ImageOps
 from tqdm import tqdm
 
 from data import Log, in_processes, make_folder
@@ -349,3 +351,25 @@ def kept(folder: Path, make) -> str:
     if found != told:
         raise ValueError(f"{folder} is damaged; delete this folder, and it will be made again")
     return found
+
+
+def read_picture(source, name) -> np.ndarray:
+    """
+    The one place that opens a picture: source, a path or bytes of a JPEG or PNG -> (H, W, 3) uint8.
+    16-bit and float pixels, which 8 bits would cut without a word, and more than 50 million pixels are
+    errors that name the picture.
+    """
+    try:
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source,
+                        formats=("JPEG", "PNG")) as picture:
+            if picture.width * picture.height > 50_000_000:
+                raise ValueError(f"it has {picture.width} x {picture.height} pixels; make it smaller")
+            if picture.mode.startswith(("I", "F")):
+                raise ValueError(f"its pixels are {picture.mode!r}, more than 8 bits; "
+                                 "scale them to 8 bits yourself")
+            # a camera held upright says so in EXIF
+            return np.asarray(ImageOps.exif_transpose(picture).convert("RGB"))
+    except FileNotFoundError:
+        raise ValueError(f"{name}: this picture is named in the log, but is not there") from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as e:
+        raise ValueError(f"{name} cannot be read as a picture: {e}") from None

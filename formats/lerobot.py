@@ -8,8 +8,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from data import read_picture
-from formats.index import MOST_NUMBERS, IndexedLog, inside, json_lines, read_json, short
+from formats.index import MOST_NUMBERS, IndexedLog, inside, json_lines, read_json, read_picture, short
 
 
 def extra(module):

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data import read_picture
-from formats.index import MOST_NUMBERS, SEVEN, IndexedLog, inside, read_json, short
+from formats.index import MOST_NUMBERS, SEVEN, IndexedLog, inside, read_json, read_picture, short
 
 
 # -----------------------------------------------------------------------------------------------------------

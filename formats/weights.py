@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 
 from formats.index import parse_json, read_json, short
-from tokenizer import ACTION, BYTES, INTEGERS, KINDS, Tokenizer
+from tokenizer import BEGIN_ACTION, BYTES, INTEGERS, KINDS, Tokenizer
 
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
           "I64": torch.int64, "I32": torch.int32, "U8": torch.uint8, "BOOL": torch.bool}
@@ -276,7 +276,7 @@ def gpt2_tokenizer(folder) -> Tokenizer:
         raise ValueError(f"{words} does not number 256 bytes, then the merges of {merges}, then "
                          "<|endoftext|>, as GPT-2 does")
     least_used = [i for i in range(eos - 1, 255, -1) if tokens[i] not in INTEGERS[:256]]
-    missing = [t for t in (*INTEGERS[:256], ACTION.encode()) if t not in tokens]
+    missing = [t for t in (*INTEGERS[:256], BEGIN_ACTION.encode()) if t not in tokens]
     return Tokenizer(tokens + missing, least_used, "gpt2", eos)
 
 

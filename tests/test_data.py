@@ -12,7 +12,7 @@ from PIL import Image
 import data
 import tiny
 from data import ACTION, ASKED, SAID
-from tokenizer import ACTION as ACTION_WORD
+from tokenizer import BEGIN_ACTION
 from tokenizer import ActionTokenizer, Tokenizer, prompt
 
 
@@ -62,10 +62,10 @@ def test_worked_examples_of_the_module_are_what_the_code_makes():
     text = prompt("pick apple")
     tok = Tokenizer.train([text, "Instruction: I am thirsty. Plan: pick red can."] * 2)
     robot = ActionTokenizer(tok, [0, *[-.08] * 3, *[-.8] * 3, 0], [1, *[.08] * 3, *[.8] * 3, 1])
-    bins = robot.text([0, .04, .04, -.08, 0, 0, 0, 1])
+    bins = " ".join(map(str, robot.bins([0, .04, .04, -.08, 0, 0, 0, 1])))
     words = " ".join(tok.decode([i]).strip() for i in tok.encode(text))
     assert f"{words} | {bins} <eos>" in data.__doc__
-    assert f"Instruction: I am thirsty. | Plan: pick red can.{ACTION_WORD} | {bins} <eos>" in data.__doc__
+    assert f"Instruction: I am thirsty. | Plan: pick red can.{BEGIN_ACTION} | {bins} <eos>" in data.__doc__
 
 
 @pytest.mark.parametrize("thought", [False, True])
@@ -78,7 +78,7 @@ def test_a_robot_sample_is_prompt_thought_action_and_each_token_says_what_it_is(
         first = segment == 1
         asked, said, acted = (tokens[first & (label == what)].tolist() for what in (ASKED, SAID, ACTION))
         assert tok.decode(asked) == prompt("go to the square")
-        assert said[-1] == tok.eos and tok.decode(said[:-1]) == (log.request(robot.index[n], None)[1] + ACTION_WORD) * thought
+        assert said[-1] == tok.eos and tok.decode(said[:-1]) == (log.request(robot.index[n], None)[1] + BEGIN_ACTION) * thought
         assert acted == actions.encode(log.actions[robot.index[n]]).tolist()
         assert (label[segment < 0] == ASKED).all()
 

@@ -11,7 +11,7 @@ import eval as evaluation
 import tiny
 import train
 from eval import Line, Policy
-from tokenizer import ACTION, prompt, wish
+from tokenizer import BEGIN_ACTION, prompt, wish
 
 
 @pytest.fixture(autouse=True)
@@ -105,7 +105,7 @@ def test_a_thought_is_words_then_action_and_nothing_else_may_be_said(thinker):
         policy.reset()
         actions = policy.act_batch(pictures, prompts)
         assert actions.shape == (6, 2) and set(actions[:, 0]) <= {0, 1} and (np.abs(actions[:, 1]) <= 1).all()
-        assert len(policy.thoughts) == 6 and not any(ACTION in t for t in policy.thoughts)
+        assert len(policy.thoughts) == 6 and not any(BEGIN_ACTION in t for t in policy.thoughts)
         found.append((policy.thoughts, actions))
     assert found[0][0] == found[1][0] and np.array_equal(found[0][1], found[1][1])
 
@@ -118,7 +118,7 @@ def test_a_plain_policy_acts_at_once(run):
 
 def test_where_the_words_end_is_found(thinker):
     policy = Policy(thinker, "cpu")
-    a = policy.tokenizer.action
+    a = policy.tokenizer.begin_action
     tokens = torch.tensor([[1, 2, a, 3, 4], [a, 5, a, 7, 8], [1, 2, 3, 7, 7]])
     assert policy.slot(tokens).tolist() == [2, 4, -1] and policy.slot(tokens[:, :0]).tolist() == [-1, -1, -1]
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import data
-from tokenizer import ACTION, ActionTokenizer, Tokenizer
+from tokenizer import BEGIN_ACTION, ActionTokenizer, Tokenizer
 from world import record, scene, web
 from world.scene import (ACTION_HIGH, ACTION_LOW, ACTION_NAMES, ROBOT_WORDS, SKILLS, VOCABULARIES, WEB_WORDS,
                          World)
@@ -200,7 +200,7 @@ def test_the_corpus_is_the_same_for_both_logs_and_asks_wishes_where_there_are_ca
     assert first[0] == first[1] == first[2]
     full = list(record.corpus("full", 10))
     assert not any("Instruction:" in text for text in record.corpus("small", 10))
-    assert f"Instruction: I am thirsty. Plan: pick apple.{ACTION}" in full
+    assert f"Instruction: I am thirsty. Plan: pick apple.{BEGIN_ACTION}" in full
 
 
 def test_two_tokenizers_do_not_mix():

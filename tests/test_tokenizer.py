@@ -1,16 +1,15 @@
 """tokenizer.py: each test is named for the property it guards. run: python -m pytest -q tests/test_tokenizer.py"""
 import io
-import json
 import random
 import re
 
 import numpy as np
 import pytest
-import regex  # comes with tiktoken
 import torch
 
 import tokenizer as T
 from formats.weights import gpt2_tokenizer
+from test_weights import write_gpt2_files
 from tokenizer import ActionTokenizer, Tokenizer, prompt, train_bpe
 
 LOW, HIGH = [0, -0.1, -0.1, -0.1, -0.5, -0.5, -0.5, 0], [1, 0.1, 0.1, 0.1, 0.5, 0.5, 0.5, 1]
@@ -24,33 +23,9 @@ def tok():
     return Tokenizer.train(CORPUS)
 
 
-LACKING = [7, 41, 128, 130, 200, 255, *range(262, 1000)]    # integers that the tiny GPT-2 below has no token of
-
-
-def gpt2_files():
-    """a tiny tokenizer as GPT-2's files hold one: the bytes of its tokens by id; vocab.json; merges.txt"""
-    visible = [b for b in range(256) if chr(b).isprintable() and chr(b) != " "]
-    order = visible + [b for b in range(256) if b not in visible]
-    letter = {b: chr(b if b in visible else 256 + i - len(visible)) for i, b in enumerate(order)}
-    words = [" %d" % i for i in range(1000) if i not in LACKING] + [" the", " red", "block", "hello", "über", "'re", "\n\n"]
-    tokens, merges = [bytes([b]) for b in order], []
-    for word in words:                                      # merged from the right, so that " 130" does not need " 13"
-        for i in range(len(word.encode()) - 2, -1, -1):
-            if word.encode()[i:] not in tokens:
-                tokens.append(word.encode()[i:])
-                merges.append((word.encode()[i:i + 1], word.encode()[i + 1:]))
-    written = ["".join(letter[b] for b in t) for t in tokens]
-    vocab = {t: i for i, t in enumerate([*written, "<|endoftext|>"])}
-    lines = ["#version: 0.2", *(" ".join("".join(letter[b] for b in half) for half in pair) for pair in merges), ""]
-    return tokens, json.dumps(vocab, ensure_ascii=False), "\n".join(lines)
-
-
 @pytest.fixture(scope="module")
 def gpt2(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("gpt2")
-    for name, text in zip(("vocab.json", "merges.txt"), gpt2_files()[1:]):
-        (folder / name).write_text(text, "utf-8")
-    return gpt2_tokenizer(folder)
+    return gpt2_tokenizer(write_gpt2_files(tmp_path_factory.mktemp("gpt2")))
 
 
 @pytest.fixture(params=["tok integer", "tok overwrite", "gpt2 integer", "gpt2 overwrite"])
@@ -182,7 +157,7 @@ def test_integer_scheme_uses_the_integers(tok):
 def test_overwrite_scheme_uses_the_least_used_tokens_and_no_byte_special_or_integer(tok):
     ids = ActionTokenizer(tok, LOW, HIGH, "overwrite").ids.tolist()
     assert len(set(ids)) == 256 and ids == tok.least_used[:256]
-    kept = set(range(256)) | {tok.eos} | {tok.integer(i) for i in range(256)} | set(tok.encode("Q: A: Action:"))
+    kept = set(range(256)) | {tok.eos} | set(tok.integers[:256]) | set(tok.encode("Q: A: Action:"))
     assert not kept & set(tok.least_used)
     used = np.bincount([i for text in CORPUS for i in tok.encode(text)], minlength=tok.n_vocab)
     assert len(set(tok.least_used)) == len(tok.least_used) == tok.n_vocab - len(kept)
@@ -221,23 +196,12 @@ def test_bad_specs_raise(tok, change, match):
 
 # -- actions as text
 
-def test_the_papers_string_is_eight_tokens_after_a_prompt_and_reads_back(tok):
-    act, string = ActionTokenizer(tok, LOW, HIGH), "1 128 91 241 5 101 127 217"
-    question = prompt("pick up the red block")
+def test_the_papers_string_is_eight_tokens_after_a_prompt(tok):
+    act, bins = ActionTokenizer(tok, LOW, HIGH), [1, 128, 91, 241, 5, 101, 127, 217]
+    string, question = " ".join(map(str, bins)), prompt("pick up the red block")
     ids = tok.encode(f"{question} {string}")
-    assert ids[:-8] == tok.encode(question)
-    assert ids[-8:] == act.encode(act.from_text(string)).tolist()
-    assert tok.decode(ids[-8:]) == " " + string and tok.decode(ids) == f"{question} {string}"
-
-
-def test_text_and_from_text_are_the_bin_numbers(act):
-    string = "1 128 91 241 5 101 127 217"
-    assert act.text(act.from_text(string)) == string
-    for bad in ("", "1 128", "2 128 91 241 5 101 127 217", "1 256 91 241 5 101 127 217", "1 x 91 241 5 101 127 217"):
-        with pytest.raises(ValueError, match="is not an action"):
-            act.from_text(bad)
-    with pytest.raises(ValueError, match=r"\(2, 8\)"):
-        act.text(uniform(2))
+    assert ids[:-8] == tok.encode(question) and ids[-8:] == act.ids[bins].tolist()
+    assert act.bins(act.decode(ids[-8:])).tolist() == bins and tok.decode(ids[-8:]) == " " + string
 
 
 def test_the_worked_example_in_the_docstring_is_true(tok):
@@ -262,14 +226,11 @@ def test_prompt_is_the_papers_and_needs_an_instruction():
 # -- text
 
 def test_integers_are_whole_alone_and_inside_sentences(tok):
-    for i in range(1000):
-        assert tok.encode(f" {i}") == [tok.integer(i)] and tok.decode([tok.integer(i)]) == f" {i}"
-        ids = tok.encode(f"Q: pick block {i}, then {i}? A: {i}")
-        assert ids.count(tok.integer(i)) == 3
+    assert len(tok.integers) == 1000
+    for i, token in enumerate(tok.integers):
+        assert tok.encode(f" {i}") == [token] and tok.decode([token]) == f" {i}"
+        assert tok.encode(f"Q: pick block {i}, then {i}? A: {i}").count(token) == 3
         assert tok.decode(tok.encode(f"({i}){i}")) == f"({i}){i}"  # without its space it is ordinary text
-    for bad in (-1, 1000):
-        with pytest.raises(ValueError, match=str(bad)):
-            tok.integer(bad)
 
 
 def test_words_of_the_corpus_and_the_frame_are_whole_tokens(tok):
@@ -298,7 +259,7 @@ def strings():
 def test_any_text_comes_back_from_its_tokens(tok):
     for s in strings():
         assert tok.decode(tok.encode(s)) == s
-        assert tok.decode_bytes(tok.encode(s)) == s.encode()
+        assert tok.enc.decode_bytes(tok.encode(s)) == s.encode()
 
 
 def test_python_and_tiktoken_split_alike(tok):
@@ -317,13 +278,13 @@ def test_ids_outside_the_vocabulary_raise(tok):
     for bad in (-1, tok.n_vocab):
         with pytest.raises(ValueError, match=f"token {bad} is outside"):
             tok.decode([65, bad])
-    assert all(tok.decode_bytes([i]) for i in range(tok.n_vocab))
+    assert all(tok.enc.decode_bytes([i]) for i in range(tok.n_vocab))
 
 
 # -- training and saving
 
 def test_the_word_that_ends_a_thought_is_one_token_with_and_without_a_corpus_that_has_it(tok):
-    assert tok.encode(" Plan: pick. Action: 0")[-2:] == [tok.action, tok.integer(0)] and " Action:" not in CORPUS[0]
+    assert tok.encode(" Plan: pick. Action: 0")[-2:] == [tok.begin_action, tok.integers[0]] and " Action:" not in CORPUS[0]
 
 
 def test_least_used_tokens_of_one_count_come_by_the_higher_id_first(tok):
@@ -391,75 +352,3 @@ def test_state_survives_torch_save_and_weights_only_load(act):
 def test_a_state_of_an_unknown_kind_is_refused(tok):
     with pytest.raises(ValueError, match="another layout"):
         Tokenizer.from_state({**tok.state(), "kind": "words"})
-
-
-# -- GPT-2's tokenizer
-
-def reference(text, ranks):
-    """GPT-2's encoder in the plainest way: split; merge the pair of neighbours of the lowest rank until there is none"""
-    ids = []
-    for piece in regex.findall(r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+", text):
-        parts = [bytes([b]) for b in piece.encode()]
-        while piece.encode() not in ranks and len(parts) > 1:
-            rank, i = min((ranks.get(parts[i] + parts[i + 1], 10 ** 9), i) for i in range(len(parts) - 1))
-            if rank == 10 ** 9:
-                break
-            parts[i:i + 2] = [parts[i] + parts[i + 1]]
-        ids += [ranks[piece.encode()]] if piece.encode() in ranks else [ranks[part] for part in parts]
-    return ids
-
-
-def test_gpt2_ids_are_its_own_and_missing_integers_stand_behind_them(gpt2):
-    tokens, n = gpt2_files()[0], len(gpt2_files()[0])
-    assert gpt2.eos == n and gpt2.tokens[:n] == tokens and gpt2.n_vocab == n + 1 + 7
-    assert [gpt2.decode_bytes([i]) for i in range(n)] == tokens and gpt2.decode([n]) == "<|endoftext|>"
-    assert [gpt2.decode([i]) for i in range(n + 1, gpt2.n_vocab)] == [" 7", " 41", " 128", " 130", " 200", " 255", " Action:"]
-    assert [gpt2.encode(f" {i}") for i in range(256)] == [[gpt2.integer(i)] for i in range(256)]
-    assert gpt2.integer(44) == tokens.index(b" 44") and gpt2.integer(7) == n + 1 and len(gpt2.integers) == 262
-    assert gpt2.encode("red 41, 130")[-3:] == [gpt2.integer(41), tokens.index(b","), gpt2.integer(130)]
-    with pytest.raises(ValueError, match="use 0 to 261"):
-        gpt2.integer(262)
-
-
-def test_gpt2_encodes_as_the_plainest_encoder_does(gpt2):
-    ranks = {gpt2.decode_bytes([i]): i for i in range(gpt2.n_vocab) if i != gpt2.eos}
-    numbers = [f"a {i} {i}{i} {i}, {i}a" for i in range(0, 400, 3)]
-    for s in [*strings(), *CORPUS, *numbers, "we're don't", "hello the red block\n\n\n x  y   \n", "<|endoftext|>"]:
-        ids = gpt2.encode(s)
-        assert ids == reference(s, ranks) and gpt2.decode_bytes(ids) == s.encode() and gpt2.eos not in ids
-
-
-def test_gpt2_overwrites_its_last_merges(gpt2):
-    """they are the least used; bytes, " 0" .. " 255" and eos stay"""
-    tokens = gpt2_files()[0]
-    last = [i for i in range(len(tokens) - 1, 255, -1) if not re.fullmatch(rb" ([01]?\d?\d|2[0-4]\d|25[0-5])", tokens[i])]
-    assert gpt2.least_used == last and ActionTokenizer(gpt2, LOW, HIGH, "overwrite").ids.tolist() == last[:256]
-
-
-def test_gpt2_is_read_under_both_spellings_of_its_files(gpt2, tmp_path):
-    _, vocab, merges = gpt2_files()
-    (tmp_path / "encoder.json").write_text(vocab, "utf-8")
-    (tmp_path / "merges.txt").write_text(merges, "utf-8")   # one of each is not enough
-    with pytest.raises(ValueError, match=re.escape(str(tmp_path)) + ".*vocab.json and merges.txt.*encoder.json and vocab.bpe"):
-        gpt2_tokenizer(tmp_path)
-    (tmp_path / "vocab.bpe").write_text(merges, "utf-8")
-    assert gpt2_tokenizer(tmp_path).state() == gpt2_tokenizer(str(tmp_path)).state() == gpt2.state()
-
-
-def test_files_that_are_not_gpt2s_are_refused_by_name(tmp_path):
-    tokens, vocab, merges = gpt2_files()
-    words, lines = json.loads(vocab), merges.split("\n")
-    swapped = {**words, "Ġ0": words["Ġ1"], "Ġ1": words["Ġ0"]}
-    for v, m in ((vocab[:-1], merges), ("[]", merges), (vocab.replace("<|endoftext|>", "</s>"), merges),
-                 (json.dumps(swapped), merges), (json.dumps({**words, "Ġ0": "1"}), merges),
-                 (json.dumps({**words, "€": 9999}), merges),
-                 (json.dumps({**words, "<|endoftext|>": 0}), merges), (json.dumps({t: i + 1 for t, i in words.items()}), merges),
-                 (vocab, "\n".join(lines[:-2])), (vocab, "\n".join([lines[2], lines[1], *lines[3:]])), (vocab, merges + "x"),
-                 (vocab, ""), (json.dumps({t: i for i, t in enumerate(list(words)[256:])}), merges)):
-        (tmp_path / "vocab.json").write_text(v, "utf-8")
-        (tmp_path / "merges.txt").write_text(m, "utf-8")
-        with pytest.raises(ValueError, match="vocab.json.*merges.txt"):
-            gpt2_tokenizer(tmp_path)
-    (tmp_path / "merges.txt").write_bytes(b"\xff\xfe")
-    with pytest.raises(ValueError, match="vocab.json.*merges.txt"):
-        gpt2_tokenizer(tmp_path)

@@ -325,14 +325,12 @@ def test_gpt2_ids_are_its_own_and_missing_words_stand_behind_them(words):
     tokens, n = gpt2_files()[0], len(gpt2_files()[0])
     missing = [" 7", " 41", " 128", " 130", " 200", " 255", " Action:"]
     assert words.eos == n and words.tokens[:n] == tokens and words.n_vocab == n + 1 + len(missing)
-    assert [words.decode_bytes([i]) for i in range(n)] == tokens and words.decode([n]) == "<|endoftext|>"
-    assert [words.decode([i]) for i in range(n + 1, words.n_vocab)] == missing and words.action == words.n_vocab - 1
-    assert [words.encode(f" {i}") for i in range(256)] == [[words.integer(i)] for i in range(256)]
-    assert words.integer(44) == tokens.index(b" 44") and words.integer(7) == n + 1 and len(words.integers) == 262
-    assert words.encode("red 41, 130")[-3:] == [words.integer(41), tokens.index(b","), words.integer(130)]
-    assert words.encode(" Plan: the. Action: 44")[-2:] == [words.action, words.integer(44)]
-    with pytest.raises(ValueError, match="use 0 to 261"):
-        words.integer(262)
+    assert [words.enc.decode_bytes([i]) for i in range(n)] == tokens and words.decode([n]) == "<|endoftext|>"
+    assert [words.decode([i]) for i in range(n + 1, words.n_vocab)] == missing and words.begin_action == words.n_vocab - 1
+    assert [words.encode(f" {i}") for i in range(256)] == [[i] for i in words.integers[:256]]
+    assert words.integers[44] == tokens.index(b" 44") and words.integers[7] == n + 1 and len(words.integers) == 262
+    assert words.encode("red 41, 130")[-3:] == [words.integers[41], tokens.index(b","), words.integers[130]]
+    assert words.encode(" Plan: the. Action: 44")[-2:] == [words.begin_action, words.integers[44]]
 
 
 def plainly_merged(text, ranks):
@@ -350,13 +348,13 @@ def plainly_merged(text, ranks):
 
 
 def test_gpt2_encodes_as_the_plainest_encoder_does(words):
-    ranks, rng = {words.decode_bytes([i]): i for i in range(words.n_vocab) if i != words.eos}, random.Random(0)
+    ranks, rng = {words.enc.decode_bytes([i]): i for i in range(words.n_vocab) if i != words.eos}, random.Random(0)
     letters = "aeé 月\n\t'0123789.,:Q<|>\U0001f600\x00"
     texts = ["".join(rng.choices(letters, k=rng.randrange(40))) for _ in range(200)]
     texts += [f"a {i} {i}{i} {i}, {i}a" for i in range(0, 400, 3)] + [prompt("push the red block")]
     for s in [*texts, "we're don't", "hello the red block\n\n\n x  y   \n", "<|endoftext|>"]:
         ids = words.encode(s)
-        assert ids == plainly_merged(s, ranks) and words.decode_bytes(ids) == s.encode() and words.eos not in ids
+        assert ids == plainly_merged(s, ranks) and words.enc.decode_bytes(ids) == s.encode() and words.eos not in ids
 
 
 def test_gpt2_overwrites_its_last_merges(words):

@@ -18,7 +18,7 @@ import numpy as np
 from tqdm import tqdm
 
 from data import Log, in_processes, make_folder
-from tokenizer import ACTION, plan, prompt, wish
+from tokenizer import BEGIN_ACTION, plan, prompt, wish
 from world import scene, trials, web
 from world.scene import INSTRUCTIONS, KINDS, VOCABULARIES, WORDINGS
 
@@ -56,7 +56,7 @@ def corpus(vocabulary: str, n: int = 4000):
         yield from ["Q: where is the thing that is different? A:",
                     "Q: where is the smallest number? A: the largest number"] * 20
         for text in (*web.THOUGHTS, *(text.format("red") for text in web.TOGETHER)):
-            yield from [wish(text) + plan("pick apple") + ACTION] * 20
+            yield from [wish(text) + plan("pick apple") + BEGIN_ACTION] * 20
 
 
 # ----------------------------------------------------------------------------------------------------------

@@ -241,13 +241,33 @@ def jitter(pictures, size, rng):
 # --------------------------------------------------------------------------------------------------------
 # samples: a picture and its questions, as token ids. A question is a list of (label, ids)
 
+def held_out_episodes(log: Log, hold_out: int) -> np.ndarray:
+    """
+    Which episodes are not trained on: one in hold_out, drawn by chance, but alike of every task, and one of
+    each task is always trained on. hold_out = 0, or a log of one episode: none.
+
+    Example: 3 tasks of 10 episodes each, hold_out = 10 -> 3 episodes, one of each task
+    """
+    episodes, first = np.unique(log.episode, return_index=True)
+    if not hold_out or len(episodes) < 2:
+        return episodes[:0]
+    rng = np.random.default_rng(0)
+    tasks = [log.request(int(i), rng)[0] for i in first]
+    order = sorted(rng.permutation(len(episodes)), key=lambda n: tasks[n])      # by task, else by chance
+    again = [b for a, b in zip(order, order[1:]) if tasks[a] == tasks[b]]       # all but the first of each task
+    spare = again or order[1:]
+    n = min(max(1, round(len(episodes) / hold_out)), len(spare))
+    evenly = [spare[int((k + .5) * len(spare) / n)] for k in range(n)]          # along the tasks
+    return np.sort(episodes[evenly])
+
+
 class RobotData:
     """
     Demonstrations as questions: first what to do (the action), then questions about the same picture while
     they fit. sample(rng) -> pictures (S, S, 3), or (frames, S, S, 3), the oldest first; list of questions.
 
-    Every hold_out-th episode is not trained on; held_out = True has those. thought_len: most tokens of a
-    thought. With 0 the model acts at once, as the paper's plain RT-2; else " Action:" stands between
+    The episodes of held_out_episodes() are not trained on; held_out = True has those. thought_len: most tokens of
+    a thought. With 0 the model acts at once, as the paper's plain RT-2; else " Action:" stands between
     thought and action, even if the thought is empty, so that decoding knows when the action begins.
     """
 
@@ -256,13 +276,11 @@ class RobotData:
         self.log, self.actions, self.tokenizer = log, actions, actions.tokenizer
         self.text_len, self.size, self.frames = text_len, size, frames
         self.augment, self.thought_len = augment, thought_len
-        episode = np.asarray(log.episode)
-        self.index = np.flatnonzero((episode % hold_out == hold_out - 1) == held_out if hold_out else
-                                    np.full(len(episode), not held_out))
+        kept = np.isin(log.episode, held_out_episodes(log, hold_out))
+        self.index = np.flatnonzero(kept if held_out else ~kept)
         if not len(self.index):
-            raise ValueError(f"no episode is {'held out' if held_out else 'left to train on'}: "
-                             f"every {hold_out}th of {len(np.unique(episode))} is held out; "
-                             "record more, or set another hold_out in its table")
+            raise ValueError(f"no episode is {'held out' if held_out else 'left to train on'} "
+                             f"(hold_out = {hold_out}); record more, or set another hold_out in its table")
         # the log may be larger than memory
         chunks = np.array_split(self.index, 1 + len(self.index) // 100_000)
         self.answers = np.concatenate([actions.encode(log.actions[i], quiet=True).astype(np.int32)
@@ -447,7 +465,8 @@ def make_mix(config, logs: dict, actions: dict, tokenizer: Tokenizer):
         return [(RobotData(log, actions[name], hold_out=settings["hold_out"], held_out=held_out, **shape,
                            augment=settings["augment"] and not held_out, thought_len=config.thought_len),
                  settings)
-                for name, (log, settings) in logs["robot"].items() if settings["hold_out"] or not held_out]
+                for name, (log, settings) in logs["robot"].items()
+                if not held_out or len(held_out_episodes(log, settings["hold_out"]))]
     webs = [(WebData(log, tokenizer, **shape), settings) for log, settings in logs["web"].values()]
     # the weights of init_from know words at one place already, so they may move from the first step
     mix = Mix(robot_data(False), webs, config.batch_size, config.robot_fraction, config.text_len,

@@ -31,7 +31,7 @@ import data
 import train
 from tokenizer import prompt
 
-BLANK = "Q: what action should the robot take? A:"
+BLANK = prompt(None)
 TRIAL_SEED = 1_000_000                                      # scenes that no training run has seen begin here
 
 
@@ -516,9 +516,11 @@ def report(checkpoint, trials=200, as_json=False, pictures=True, device="auto"):
             results["rows"] += measure(policy, lines, trials, quiet=as_json)
             if pictures and hasattr(lines[0].make(), "render"):
                 film(policy, lines, folder)
-        elif settings["hold_out"]:
+        else:
             log = data.open_log("robot", settings, config["data_dir"], config["image_size"], quiet=as_json)
-            results["held_out"].append(held_out_evaluation(policy, log, settings["hold_out"], quiet=as_json))
+            if len(data.held_out_episodes(log, settings["hold_out"])):
+                results["held_out"].append(
+                    held_out_evaluation(policy, log, settings["hold_out"], quiet=as_json))
         results["latency"] = latency(policy)
     web_was_used = config["robot_fraction"] < 1 or config["pretrain_steps"]
     for settings in (data.settings_of("web", t) for t in config["web"] if web_was_used):

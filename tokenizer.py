@@ -312,20 +312,35 @@ class ActionTokenizer:
 # --------------------------------------------------------------------------------------------------------
 # the paper's sentences
 
-def prompt(instruction: str) -> str:
+def tidy(instruction: str) -> str:
     """
-    The question of section 3.2, with white space tidied. ValueError if there is no instruction.
+    One spelling of an instruction, the same in training and at the door: single spaces, no punctuation at the
+    end, lower case. A word of one letter keeps its case: "the X" is not "the x". ValueError if there is no
+    instruction.
 
-    Example: prompt("open the drawer") -> "Q: what action should the robot take to open the drawer? A:"
+    Example: tidy(" Open  the top Drawer. ") -> "open the top drawer"
     """
-    words = instruction.split()
+    words = " ".join(instruction.split()).rstrip(" .!?,;")
+    words = re.sub(r"\w\w+", lambda word: word[0].lower(), words)
     if not words:
         raise ValueError(f"instruction is {instruction!r}; say what the robot should do, "
                          "as in 'open the drawer'")
-    return f"Q: what action should the robot take to {' '.join(words)}? A:"
+    return words
 
 
-def wish(text: str) -> str:
+def prompt(instruction: str | None) -> str:
+    """
+    The question of section 3.2. None asks for an action without an instruction, which is a control: a policy
+    that listens cannot do well on it.
+
+    Example: prompt("Open the drawer.") -> "Q: what action should the robot take to open the drawer? A:"
+             prompt(None) -> "Q: what action should the robot take? A:"
+    """
+    task = "" if instruction is None else f" to {tidy(instruction)}"
+    return f"Q: what action should the robot take{task}? A:"
+
+
+def wish(instruction: str) -> str:
     """
     The prompt of section 4.4, for an instruction that takes a thought. The answer begins with a plan in
     words.
@@ -333,7 +348,7 @@ def wish(text: str) -> str:
     Example: wish("I am thirsty") -> "Instruction: I am thirsty."
         answered " Plan: pick red can. Action: 0 128 ..."
     """
-    return f"Instruction: {' '.join(text.split())}."
+    return f"Instruction: {tidy(instruction)}."
 
 
 def plan(text: str) -> str:

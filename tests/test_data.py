@@ -140,14 +140,31 @@ def test_pictures_of_any_size_fit_and_other_things_are_refused():
 def test_held_out_episodes_are_not_trained_on(actions):
     log = robot_log(episodes=42)
     train, test = (data.RobotData(log, actions, 40, 16, held_out=h) for h in (False, True))
-    assert {log.episode[i] for i in test.index} == {20, 41} and len(train.index) + len(test.index) == len(log)
-    assert not {log.episode[i] for i in train.index} & {20, 41}
+    held_out = {log.episode[i] for i in test.index}
+    assert held_out == set(data.held_out_episodes(log, 21)) and len(held_out) == 2
+    assert not {log.episode[i] for i in train.index} & held_out and len(train.index) + len(test.index) == len(log)
+
+
+@pytest.mark.parametrize("n_tasks, hold_out", [(3, 21), (5, 5), (4, 10)])
+def test_every_task_is_both_trained_on_and_measured_although_they_were_recorded_in_turn(n_tasks, hold_out):
+    log = robot_log(episodes=20 * n_tasks)
+    log.request = lambda i, rng: (f"task {log.episode[i] % n_tasks}", "")
+    held_out = data.held_out_episodes(log, hold_out)
+    assert len(held_out) == max(1, round(20 * n_tasks / hold_out)) == len(set(held_out))
+    assert held_out.tolist() == data.held_out_episodes(log, hold_out).tolist()
+    by_task = np.bincount(held_out % n_tasks, minlength=n_tasks)
+    assert by_task.max() - by_task.min() <= 1 and len(set(np.diff(held_out))) > 1      # and by no fixed beat
+
+
+def test_a_task_shown_once_is_trained_on_and_so_is_a_log_of_one_episode(actions):
+    log = robot_log(episodes=10)
+    log.request = lambda i, rng: ("alone" if log.episode[i] == 3 else "common", "")
+    for hold_out in (2, 3, 5):
+        assert 3 not in data.held_out_episodes(log, hold_out)
+    assert len(data.RobotData(robot_log(episodes=1), actions, 40, 16).index) == 3
+    assert len(data.RobotData(robot_log(episodes=2), actions, 40, 16, hold_out=0).index) == 6
     with pytest.raises(ValueError, match="record more"):
-        data.RobotData(robot_log(episodes=5), actions, 40, 16, held_out=True)
-
-
-def test_one_episode_can_be_trained_on_when_none_is_held_out(actions):
-    assert len(data.RobotData(robot_log(episodes=1), actions, 40, 16, hold_out=0).index) == 3
+        data.RobotData(robot_log(episodes=1), actions, 40, 16, held_out=True)
 
 
 # -- the mix

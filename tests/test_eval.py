@@ -205,8 +205,8 @@ def test_held_out_episodes_are_measured_beside_what_needs_no_learning(run, capsy
     found, = results["held_out"]
     assert found["episodes"] == 1 and found["steps"] == 3 and found["replay"]["most_bins_off"] <= .5001
     log = data.open_log("robot", {"format": "tiny"}, size=16)
-    known = log.actions[log.episode != 20, 1].mean()
-    wrong = np.abs(log.actions[log.episode == 20, 1] - known).mean()
+    test = np.isin(log.episode, data.held_out_episodes(log, 21))
+    wrong = np.abs(log.actions[test, 1] - log.actions[~test, 1].mean()).mean()
     assert found["drivers"]["mean action"]["l1"]["dx"] == pytest.approx(wrong, rel=1e-5)
     said = capsys.readouterr().out
     assert "action of the step before" in said and "actions a second" in said

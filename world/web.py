@@ -73,13 +73,13 @@ TOGETHER = ("move all the {} things together", "the {} things belong together")
 
 def translate(name: str, language: str) -> str:
     """
-    The name of a thing with its article.
-    Example: translate("red cup", "es") -> "la taza roja", translate("red cup", "de") -> "die rote Tasse"
+    The name of a thing with its article, in lower case, as tokenizer.tidy writes all instructions.
+    Example: translate("red cup", "es") -> "la taza roja", translate("red cup", "de") -> "die rote tasse"
     """
     *color, noun = name.split()
-    article, _, word = (LANGUAGES[language][noun]).rpartition(" ")
+    article, _, word = LANGUAGES[language][noun].lower().rpartition(" ")
     if not color:
-        return LANGUAGES[language][noun]
+        return f"{article} {word}".strip()
     if language == "de":
         return f"{article} {ADJECTIVES['de'][color[0]]} {word}"
     return f"{article} {word} {ADJECTIVES[language][color[0]][article == 'la']}"
@@ -89,7 +89,7 @@ def say(skill: str, language: str, a: str, b: str = "") -> str:
     """
     An instruction in another language.
     Example: say("move near", "es", "apple", "green cup") -> "mueve la manzana cerca de la taza verde"
-             say("pick", "de", "blue block") -> "nimm den blauen Klotz"
+             say("pick", "de", "blue block") -> "nimm den blauen klotz"
     """
     def put(name):
         words = translate(name, language).split() if name else []

@@ -80,6 +80,10 @@ class Log:
     options: what its table in a preset may say: key -> default, or a type where the key must be given. The
     default's type is the key's type; a list holds texts, a dict counts by name. fingerprint changes when
     what the log gives changes.
+
+    Two class methods are optional, and eval.report() calls them. lines(settings, size) lists environments, as
+    arguments of eval.Line; without it a robot is measured on its held-out episodes. quiz(settings, size, n)
+    gives questions about pictures that training never saw: name -> [(picture, question, answer, tolerance)].
     """
     options, fingerprint = {}, ""
 
@@ -102,15 +106,15 @@ class Log:
         return ""
 
 
-def log_class(half: str, format: str):
+def log_class(side: str, format: str):
     """Example: log_class("web", "vqa") -> formats.folder.VQA"""
-    if format not in FORMATS[half]:
-        raise ValueError(f"format = {format!r} under [[{half}]]; use one of: {', '.join(FORMATS[half])}")
-    module, name = FORMATS[half][format].split(":")
+    if format not in FORMATS[side]:
+        raise ValueError(f"format = {format!r} under [[{side}]]; use one of: {', '.join(FORMATS[side])}")
+    module, name = FORMATS[side][format].split(":")
     return getattr(importlib.import_module(module), name)
 
 
-def settings_of(half: str, table: dict) -> dict:
+def settings_of(side: str, table: dict) -> dict:
     """
     One table [[robot]] or [[web]] of a preset, checked and completed with the defaults of its format.
 
@@ -118,38 +122,38 @@ def settings_of(half: str, table: dict) -> dict:
         -> {"format": "vqa", "name": "vqa", "weight": 1.0, "until": 0, "path": "data/vqa", "outside": False}
     """
     if "format" not in table:
-        raise ValueError(f"a table [[{half}]] needs a format, one of: {', '.join(FORMATS[half])}; "
+        raise ValueError(f"a table [[{side}]] needs a format, one of: {', '.join(FORMATS[side])}; "
                          f"it says {table}")
-    kind = log_class(half, table["format"])
-    options, settings = {**COMMON[half], **kind.options}, {"format": table["format"]}
+    kind = log_class(side, table["format"])
+    options, settings = {**COMMON[side], **kind.options}, {"format": table["format"]}
     for key in table.keys() - options.keys() - {"format"}:
-        raise ValueError(f"[[{half}]] of format {table['format']!r} has no key {key!r}; "
+        raise ValueError(f"[[{side}]] of format {table['format']!r} has no key {key!r}; "
                          f"there are: {', '.join(options)}")
     for key, default in options.items():
         if isinstance(default, type) and key not in table:
-            raise ValueError(f"[[{half}]] of format {table['format']!r} needs {key} = ... "
+            raise ValueError(f"[[{side}]] of format {table['format']!r} needs {key} = ... "
                              f"of type {default.__name__}")
         wanted, value = default if isinstance(default, type) else type(default), table.get(key, default)
         value = float(value) if wanted is float and type(value) is int else value
         inside = value if type(value) is list else list(value.values()) if type(value) is dict else []
         if type(value) is not wanted or not all(type(x) is (str if wanted is list else int) for x in inside):
             name = {list: "list of texts", dict: "table of whole numbers"}.get(wanted, wanted.__name__)
-            raise ValueError(f"[[{half}]] of format {table['format']!r}: {key} = {value!r} "
+            raise ValueError(f"[[{side}]] of format {table['format']!r}: {key} = {value!r} "
                              f"must be of type {name}")
         settings[key] = value
     settings["name"] = settings["name"] or settings["format"]
     for key, fits in (("weight", lambda x: 0 < x < np.inf), ("hold_out", lambda x: x == 0 or x >= 2),
                       ("until", lambda x: x >= 0), ("n_bins", lambda x: x >= 2)):
         if key in settings and not fits(settings[key]):
-            raise ValueError(f"[[{half}]] {settings['name']}: {key} = {settings[key]} is out of range")
+            raise ValueError(f"[[{side}]] {settings['name']}: {key} = {settings[key]} is out of range")
     kind.check(settings)
     return settings
 
 
-def open_log(half: str, table: dict, cache="data", size=64, quiet=False) -> Log:
+def open_log(side: str, table: dict, cache="data", size=64, quiet=False) -> Log:
     """The log that one table of a preset names, recorded or indexed in the folder cache on first use."""
-    settings = settings_of(half, table)
-    kind = log_class(half, settings["format"])
+    settings = settings_of(side, table)
+    kind = log_class(side, settings["format"])
     log = kind(cache=cache, size=size, quiet=quiet, **{key: settings[key] for key in kind.options})
     if not quiet and log.summary():
         print(f"{settings['name']}: {log.summary()}")
@@ -158,28 +162,28 @@ def open_log(half: str, table: dict, cache="data", size=64, quiet=False) -> Log:
 
 def open_logs(config, quiet=False) -> dict:
     """
-    All logs of a configuration: half -> name -> (log, the settings of its table). A half that the run does
+    All logs of a configuration: side -> name -> (log, the settings of its table). A side that the run does
     not use stays unopened: its dict is empty.
     """
     logs = {"robot": {}, "web": {}}
     needed = {"robot": config.robot_fraction > 0, "web": config.robot_fraction < 1 or config.n_pretrain > 0}
-    for half in logs:
-        for table in getattr(config, half) if needed[half] else ():
-            settings = settings_of(half, table)
-            if settings["name"] in logs[half]:
-                raise ValueError(f"two tables [[{half}]] are called {settings['name']!r}; "
+    for side in logs:
+        for table in getattr(config, side) if needed[side] else ():
+            settings = settings_of(side, table)
+            if settings["name"] in logs[side]:
+                raise ValueError(f"two tables [[{side}]] are called {settings['name']!r}; "
                                  "give each a name of its own")
-            logs[half][settings["name"]] = (
-                open_log(half, table, config.data_dir, config.image_size, quiet), settings)
-        if needed[half] and not logs[half]:
+            logs[side][settings["name"]] = (
+                open_log(side, table, config.data_dir, config.image_size, quiet), settings)
+        if needed[side] and not logs[side]:
             raise ValueError(f"robot_fraction = {config.robot_fraction} with {config.n_pretrain} steps of "
-                             f"pretraining needs a table [[{half}]]")
+                             f"pretraining needs a table [[{side}]]")
     return logs
 
 
 def make_tokenizer(logs: dict, n_vocab: int) -> Tokenizer:
     """A vocabulary of the words of all logs."""
-    return Tokenizer.train((text for half in logs.values() for log, _ in half.values()
+    return Tokenizer.train((text for side in logs.values() for log, _ in side.values()
                             for text in log.texts()), n_vocab)
 
 
@@ -254,7 +258,8 @@ def held_out_episodes(log: Log, hold_out: int) -> np.ndarray:
     rng = np.random.default_rng(0)
     tasks = [log.request(int(i), rng)[0] for i in first]
     order = sorted(rng.permutation(len(episodes)), key=lambda n: tasks[n])      # by task, else by chance
-    again = [b for a, b in zip(order, order[1:]) if tasks[a] == tasks[b]]       # all but the first of each task
+    # all but the first of each task
+    again = [b for a, b in zip(order, order[1:]) if tasks[a] == tasks[b]]
     spare = again or order[1:]
     n = min(max(1, round(len(episodes) / hold_out)), len(spare))
     evenly = [spare[int((k + .5) * len(spare) / n)] for k in range(n)]          # along the tasks
@@ -266,9 +271,11 @@ class RobotData:
     Demonstrations as questions: first what to do (the action), then questions about the same picture while
     they fit. sample(rng) -> pictures (S, S, 3), or (frames, S, S, 3), the oldest first; list of questions.
 
-    The episodes of held_out_episodes() are not trained on; held_out = True has those. thought_len: most tokens of
-    a thought. With 0 the model acts at once, as the paper's plain RT-2; else " Action:" stands between
-    thought and action, even if the thought is empty, so that decoding knows when the action begins.
+    The episodes of held_out_episodes() are not trained on; held_out = True has those.
+
+    thought_len: most tokens of a thought. With 0 the model acts at once, as the paper's plain RT-2; else
+    " Action:" stands between thought and action, even if the thought is empty, so that decoding knows when
+    the action begins.
     """
 
     def __init__(self, log: Log, actions: ActionTokenizer, text_len=64, size=64, frames=1, hold_out=21,
@@ -414,7 +421,7 @@ class Mix(torch.utils.data.Dataset):
 
     robots, webs: lists of (data, settings of its table). In the first n_pretrain steps all samples are of
     the web, then robot_fraction of every batch is of robots (paper: about 0.5 for PaLI-X, 0.66 for PaLM-E).
-    In each half, sources are drawn by their weight. Web sources with until = n have the web's half to
+    Within each part, sources are drawn by their weight. Web sources with until = n have the web's part to
     themselves in the first n steps, and are not used after that: easy pictures to begin with.
 
     An item is a dict: images (n, [frames,] S, S, 3) uint8; tokens, segment, label (n, T) int64; source
@@ -503,13 +510,13 @@ def in_processes(function, jobs):
             pool.shutdown(cancel_futures=True)
 
 
-def make_folder(path: Path, fill):
-    """fill(folder) makes it under another name first: a folder is there whole or not at all."""
+def make_folder(path: Path, make):
+    """make(folder) makes it under another name first: a folder is there whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f"{path.name}.", dir=path.parent))
     temporary.chmod(0o755)
     try:
-        fill(temporary)
+        make(temporary)
         try:
             os.replace(temporary, path)
         except OSError:

@@ -10,7 +10,7 @@ The policy, and how good it is.
 
 A robot that can be simulated is measured in closed loop, with controls: the same policy under a blank
 instruction and under one that asks for something else, random actions, and an expert. A robot of which
-there is only a log is measured on its held-out episodes, beside what is right without any learning.
+there is only a log is measured on episodes that were not trained on (formats/held_out.py).
 """
 import argparse
 import json
@@ -91,21 +91,20 @@ class Policy:
         One rule for all robot prompts: words, at most thought_len tokens of them, until " Action:"; then
         one bin in each of D slots.
         """
-        n, D, tok = self.config["thought_len"], len(self.slots), self.tokenizer
-        words = torch.ones(len(tok.tokens) + 1, dtype=torch.bool, device=self.device)
-        words[tok.eos] = False
-        action = torch.zeros_like(words)
-        action[tok.begin_action] = True
-        end = torch.zeros_like(words)
-        end[tok.eos] = True
-        rules = torch.stack((*self.slots, end, words, action))          # (D + 3, n_vocab)
+        most, D, tok = self.config["thought_len"], len(self.slots), self.tokenizer
+        words = torch.ones(tok.n_vocab, dtype=torch.bool, device=self.device)
+        begin, end = torch.zeros_like(words), torch.zeros_like(words)
+        words[tok.eos], begin[tok.begin_action], end[tok.eos] = False, True, True
+        # what may come next, a row of bools over the vocabulary: the bins of slot 0 .. D-1, and three more
+        rules, END, WORDS, BEGIN = torch.stack((*self.slots, end, words, begin)), D, D + 1, D + 2
 
         def allowed(tokens):
             """the new tokens so far, (B, t) -> which may come next (B, n_vocab)"""
-            slot = self.slot(tokens)                                    # -1: still thinking
-            rule = torch.where(slot < 0, D + 1 + (tokens.size(1) >= n), slot.clamp(max=D))
-            return rules[rule]
-        ids = self.generate(pictures, prompts, (n + 1) * (n > 0) + D, allowed, tok.eos, self.temperature)
+            slot = self.slot(tokens)                                    # (B,) -1: still thinking
+            thought = WORDS if tokens.size(1) < most else BEGIN         # its room is full: the action begins
+            return rules[torch.where(slot < 0, thought, slot.clamp(max=END))]
+        room = most + 1 + D if most else D                              # words, " Action:" and bins
+        ids = self.generate(pictures, prompts, room, allowed, tok.eos, self.temperature)
         start = ids.size(1) - self.slot(ids)                            # (B,) where each row's action begins
         bins = torch.gather(ids, 1, start[:, None] + torch.arange(D, device=ids.device))            # (B, D)
         self.thoughts = [tok.decode(row[:max(0, i - 1)]) for row, i in zip(ids.tolist(), start.tolist())]
@@ -144,8 +143,8 @@ class Line(NamedTuple):
     A line of the table: trials of one kind. make() gives an environment of Gymnasium's shape:
 
         env.reset(seed=s) -> obs, info                          obs["image"] is (H, W, 3) uint8
-        env.step(action) -> obs, reward, terminated, truncated, info    a reward above 0 at the end is a
-                                                                        success
+        env.step(action) -> obs, reward, terminated, truncated, info    success at the end: info["success"],
+                                                                        or else a reward above 0
         env.instruction                                         what the robot is told, once reset
         env.expert() -> action, env.swapped() -> instruction    if it can; swapped asks for something else in
                                                                 the same scene, and is None where there is
@@ -183,8 +182,8 @@ def rollouts(envs, seeds, act, watch=None):
             histories[i].append(obs["image"])
             watch and watch(i, envs[i])
             if terminated or truncated:
-                results[i] = {**info, "success": bool(reward > 0), "terminated": bool(terminated),
-                              "steps": len(histories[i]) - 1}
+                results[i] = {**info, "success": bool(info.get("success", reward > 0)),
+                              "terminated": bool(terminated), "steps": len(histories[i]) - 1}
     return results
 
 
@@ -283,86 +282,6 @@ def quiz(policy, questions):
 
 
 # --------------------------------------------------------------------------------------------------------
-# robot logs: no loop to close, but episodes that were not trained on
-
-def held_out_evaluation(policy, log, hold_out, most=2000, quiet=False):
-    """
-    How far the policy's actions are from those of held-out episodes of a log (about `most` steps at most),
-    beside what is right without any learning: the mean action of the training episodes, the action of the
-    step before (which the policy is not told), and the action of the training step whose picture is nearest
-    in pixels (16 x 16).
-
-    Returns a dict; "drivers" has for each of them: "l1" by number, in the log's units; "scaled", the mean
-    over the numbers but terminate of L1 / (width of its bounds), with a 95 % "interval" from resampling
-    episodes; "less", the policy's median action (of 16 draws) minus it, paired by episode; "right", the
-    share of its tokens that are the log's.
-    """
-    actions, rng = policy.actions, np.random.default_rng(0)
-    shape = dict(text_len=policy.config["text_len"], size=policy.config["image_size"],
-                 frames=policy.config["frames"], thought_len=policy.config["thought_len"], hold_out=hold_out)
-    known, test = (data.RobotData(log, actions, held_out=h, **shape) for h in (False, True))
-    index, basis = test.index, rng.permutation(known.index)[:20_000]
-    if len(index) > most:                                   # whole episodes, by chance
-        order = np.random.default_rng(1).permutation(np.unique(log.episode[index]))
-        index = index[np.isin(log.episode[index], order[:max(2, len(order) * most // len(index))])]
-    moves = np.array([name != "terminate" for name in actions.names])
-    truth, episode = np.asarray(log.actions)[index], np.asarray(log.episode)[index]         # (n, D), (n,)
-    pictures = {i: [data.fit(p, policy.config["image_size"]) for p in test.pictures(i)] for i in index}
-    bar = tqdm(total=34, desc=f"held-out episodes of {policy.robot}", unit="pass", disable=quiet)
-
-    def act(temperature, blank=False):
-        kept, policy.temperature = policy.temperature, temperature
-        prompts = {i: BLANK if blank else log.request(int(i), np.random.default_rng(0))[0] for i in index}
-        rows = [policy.act_batch([pictures[i] for i in part], [prompts[i] for i in part])
-                for part in np.array_split(index, -(-len(index) // 64))]
-        policy.temperature = kept
-        bar.update()
-        return np.concatenate(rows)                         # (n, D)
-
-    def median(blank=False, n=16):      # of n draws, number by number: what the model knows, without noise
-        policy.reset()
-        rows = np.median([act(1.0, blank) for _ in range(n)], axis=0)
-        rows[:, ~moves] = rows[:, ~moves].round()
-        return rows
-
-    def small(i):
-        return data.fit(log.picture(i), 16).astype(np.float32).ravel()
-    mean = np.where(moves, np.asarray(log.actions)[known.index].mean(0), 0)
-    seen = np.stack([small(i) for i in basis])
-    nearest = [basis[((seen - small(i)) ** 2).sum(1).argmin()] for i in index]
-    before = [np.asarray(log.actions[test.previous(i)]) if test.previous(i) != i else mean for i in index]
-    policy.reset()
-    guesses = {"policy": act(policy.temperature), "its likeliest action": act(0.0),
-               "its median action": median(),
-               "the same, blank instruction": median(blank=True),
-               "mean action": np.tile(mean, (len(index), 1)),
-               "action of the step before": np.stack(before),
-               "nearest picture's action": np.asarray(log.actions)[nearest]}
-    bar.close()
-    draws = rng.integers(len(np.unique(episode)), size=(2000, len(np.unique(episode))))
-
-    def interval(error):                            # of a mean over steps, when episodes are drawn anew
-        parts = [error[episode == e] for e in np.unique(episode)]
-        sums, sizes = np.array([p.sum() for p in parts]), np.array([len(p) for p in parts])
-        return np.quantile(sums[draws].sum(1) / sizes[draws].sum(1), (.025, .975)).tolist()
-    width = actions.high - actions.low
-    scaled = {who: (np.abs(a - truth) / width)[:, moves].mean(1) for who, a in guesses.items()}     # (n,)
-    drivers = {}
-    for who, a in guesses.items():
-        right = actions.encode(a, quiet=True) == actions.encode(truth, quiet=True)
-        drivers[who] = {"l1": dict(zip(actions.names, np.abs(a - truth).mean(0).tolist())),
-                        "scaled": float(scaled[who].mean()),
-                        "interval": interval(scaled[who]),
-                        "less": interval(scaled["its median action"] - scaled[who]),
-                        "right": float(right[:, moves].mean())}
-    inside = truth.clip(actions.low, actions.high)
-    off = np.abs(actions.decode(actions.encode(truth, quiet=True)) - inside) / width * actions.bins_of
-    return {"robot": policy.robot, "episodes": len(np.unique(episode)), "steps": len(index),
-            "drivers": drivers,
-            "replay": {"most_bins_off": float(off.max()), "clipped": float((inside != truth).mean())}}
-
-
-# --------------------------------------------------------------------------------------------------------
 # tables
 
 def percent(k, n, interval):
@@ -395,34 +314,12 @@ def table(results) -> str:
         lines += [f"{a['name']:30}{percent(a['right'], a['n'], a['interval']):>22}  n = {a['n']}"
                   for a in results["quiz"]]
     for found in results.get("held_out", ()):
-        lines += ["", held_out_table(found)]
+        lines += ["", found["table"]]
     if "latency" in results:
         speeds = results["latency"]["actions_per_s"]
         actions = ", ".join(f"{name} {per_s:.0f}" for name, per_s in speeds.items())
         lines += ["", f"actions a second, batch 1 ({results['latency']['device']}): {actions}"]
     return "\n".join(lines).strip("\n")
-
-
-def held_out_table(found) -> str:
-    """the numbers of held_out_evaluation() as text"""
-    numbers = list(next(iter(found["drivers"].values()))["l1"])
-    lines = [f"{found['robot']}: {found['episodes']} held-out episodes, {found['steps']} steps; "
-             "mean distance from the logged action, in the log's units;",
-             "all = mean share of the bounds' width, 95 % interval over episodes; "
-             "less = median action minus this, paired",
-             f"{'':28}" + "".join(f"{n:>10}" for n in numbers)
-             + f"{'all':>24}{'less':>20}{'tokens right':>14}"]
-    for who, d in found["drivers"].items():
-        low, high, less = *d["interval"], d["less"]
-        lines.append(f"{who:28}" + "".join(f"{d['l1'][n]:10.4f}" for n in numbers)
-                     + f"{d['scaled']:8.4f} [{low:.4f}, {high:.4f}]"
-                     f"  [{less[0]:+.4f}, {less[1]:+.4f}]{100 * d['right']:11.0f} %")
-    replay = found["replay"]
-    lines.append("replay: logged actions, encoded and decoded, "
-                 f"are at most {replay['most_bins_off']:.2f} bins off; "
-                 f"{100 * replay['clipped']:.1f} % of the numbers are outside the bounds "
-                 "(1st to 99th percentile): clipped")
-    return "\n".join(lines)
 
 
 def latency(policy, n=20):
@@ -519,8 +416,9 @@ def report(checkpoint, trials=200, as_json=False, pictures=True, device="auto"):
         else:
             log = data.open_log("robot", settings, config["data_dir"], config["image_size"], quiet=as_json)
             if len(data.held_out_episodes(log, settings["hold_out"])):
-                results["held_out"].append(
-                    held_out_evaluation(policy, log, settings["hold_out"], quiet=as_json))
+                from formats import held_out                        # needed only for logs of real robots
+                found = held_out.evaluate(policy, log, settings["hold_out"], quiet=as_json)
+                results["held_out"].append({**found, "table": held_out.table(found)})
         results["latency"] = latency(policy)
     web_was_used = config["robot_fraction"] < 1 or config["pretrain_steps"]
     for settings in (data.settings_of("web", t) for t in config["web"] if web_was_used):

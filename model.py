@@ -258,7 +258,7 @@ class VLA(nn.Module):
         x = self.projector(x.reshape(len(images), n * N // 4, 4 * C))  # (B, n_image, n_embd)
         return x + self.wpe.weight[:self.config.n_image]
 
-    def embed(self, images, tokens, segment, target, shift=None):
+    def embed(self, images, tokens, segment, answer, shift=None):
         """picture and text as one sequence: x (B, n_image + T, C), and who sees whom in it"""
         (B, T), N = tokens.shape, self.config.n_image
         if T > self.config.max_text:
@@ -271,7 +271,7 @@ class VLA(nn.Module):
             position = position + shift[:, None]
         text = self.wte(tokens) + self.wpe(N + position)                                    # (B, T, C)
         x = torch.cat((self.encode_images(images).to(text.dtype), text), dim=1)             # (B, N + T, C)
-        return x, self.attention_bias(segment, target)
+        return x, self.attention_bias(segment, answer)
 
     def attention_bias(self, segment, answer):
         """who sees whom, as numbers to add before the softmax: 0 or -inf, (B, 1, n_image + T, n_image + T)"""
@@ -291,18 +291,18 @@ class VLA(nn.Module):
 
     # -- training ------------------------------------------------------------------------------------------
 
-    def forward(self, images, tokens, segment, target, shift=None):
+    def forward(self, images, tokens, segment, answer, shift=None):
         """
         images as in encode_images; tokens (B, T) int64; segment (B, T) int64 (1, 2, ... a question each; -1
-        padding); target (B, T) bool: the tokens to be predicted; shift (B,) int64: how many positions
-        farther on each row's words stand (None: 0). Returns, for the M targets in reading order, the logits
-        (M, n_vocab) and the cross-entropies (M,). Only targets meet the output head, which saves most of
-        its cost.
+        padding); answer (B, T) bool: the tokens that are answered. They alone carry loss, and they alone are
+        causal: a prompt token does neither. shift (B,) int64: how many positions farther on each row's words
+        stand (None: 0). Returns, for the M answer tokens in reading order, the logits (M, n_vocab) and the
+        cross-entropies (M,). Only they meet the output head, which saves most of its cost.
         """
-        x = self.transform(*self.embed(images, tokens, segment, target, shift))
-        x = x[:, self.config.n_image - 1:-1][target]        # the position before a target predicts it: (M, C)
-        logits = self.logits(x)
-        return logits, F.cross_entropy(logits, tokens[target], reduction="none")
+        x = self.transform(*self.embed(images, tokens, segment, answer, shift))             # (B, N + T, C)
+        x = x[:, self.config.n_image - 1:-1][answer]    # the position before a token predicts it: (M, C)
+        logits = self.logits(x)                                                             # (M, n_vocab)
+        return logits, F.cross_entropy(logits, tokens[answer], reduction="none")
 
     # -- generation ----------------------------------------------------------------------------------------
 

@@ -46,7 +46,7 @@ import numpy as np
 import tiktoken
 
 NAMES = ("terminate", "dx", "dy", "dz", "droll", "dpitch", "dyaw", "gripper")
-BEGIN_ACTION = " Action:"  # ends a thought: after it come the bins of an action and nothing else (section 4.4)
+BEGIN_ACTION = " Action:"  # ends a thought: after it come the bins of an action, nothing else
 
 # How text is split into pieces before BPE. Every character is a digit, a letter (all of non-ascii counts),
 # white space or other, so nothing is left out. \d, \w and \s are avoided: python's re and tiktoken's regex
@@ -115,10 +115,10 @@ class Tokenizer:
     Text <-> token ids. It is made by Tokenizer.train, Tokenizer.from_state or formats.weights.gpt2_tokenizer.
     tiktoken takes a piece that is a token whole, so " 41" is one token and never " 4" + "1".
 
-    n_vocab: number of ids. tokens: the bytes of each id but eos, in order. eos, begin_action: the ids of <eos>
-    and " Action:". integers: the ids of " 0", " 1", ... as far as each is a token. least_used: ids from the
-    least used in the training corpus up, the higher id first in a tie; bytes, " 0" .. " 255", the frame and
-    eos are not among them.
+    n_vocab: number of ids. tokens: the bytes of each id but eos, in order. eos, begin_action: the ids of
+    <eos> and " Action:". integers: the ids of " 0", " 1", ... as far as each is a token. least_used: ids from
+    the least used in the training corpus up, the higher id first in a tie; bytes, " 0" .. " 255", the frame
+    and eos are not among them.
     """
 
     def __init__(self, tokens: list[bytes], least_used: list[int], kind: str = "own", eos: int | None = None):

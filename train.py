@@ -7,16 +7,17 @@ loss.
     python train.py --resume                  # go on where out/checkpoint.pt stopped
     torchrun --nproc_per_node 8 train.py --config configs/bridge.toml
 
-The three recipes of the paper's table 6, with the same number of robot samples (1850 * 0.6 = 1110):
+The three recipes of the paper's table 6, with the same number of robot samples (2700 * 0.5 = 1350):
 
     # co-fine-tuning
     python train.py --out_dir out/cofine
     # fine-tuning
-    python train.py --out_dir out/fine --init_from out/cofine/web.pt --robot_fraction 1 --steps 1110
+    python train.py --out_dir out/fine --init_from out/cofine/web.pt --robot_fraction 1 --steps 1350
     # from scratch
-    python train.py --out_dir out/scratch --pretrain_steps 0 --robot_fraction 1 --steps 1110
+    python train.py --out_dir out/scratch --pretrain_steps 0 --robot_fraction 1 --steps 1350
 
-Read train_step() first: it is one step. train() sets up, calls it, writes the log and the checkpoints.
+Read in this order: Config, the recipe; train_step(), one step; train(), the whole run. What follows them is
+craft: presets, checkpoints, many GPUs.
 """
 import argparse
 import contextlib
@@ -98,11 +99,11 @@ class Config:
     # the recipe
     init_from: str = key("", "start from the weights of this checkpoint (then pretrain_steps is skipped)")
     seed: int = key(0, "of weights and of the order of samples", least=0)
-    pretrain_steps: int = key(950,
+    pretrain_steps: int = key(1000,
                               "steps on the web alone, which make the vision-language model; "
                               "saved as web.pt", least=0)
-    steps: int = key(1850, "steps of (co-)fine-tuning after that", least=1)
-    robot_fraction: float = key(0.6, "share of robot samples in a batch after pretraining; 1 = fine-tuning",
+    steps: int = key(2700, "steps of (co-)fine-tuning after that", least=1)
+    robot_fraction: float = key(0.5, "share of robot samples in a batch after pretraining; 1 = fine-tuning",
                                 least=0, most=1)
     batch_size: int = key(64, "samples a step", least=1, most=1_000_000)
     micro_batches: int = key(1, "cut a batch into this many; ranks share them, and gradients add up", least=1)
@@ -145,11 +146,11 @@ class Config:
             # NaN is in no range
             if f.type in (int, float) and not about["least"] <= value <= about["most"]:
                 raise ValueError(f"{f.name} = {value}; it must be from {about['least']} to {about['most']}")
-        for half in data.COMMON:
-            for table in getattr(self, half):
+        for side in data.COMMON:
+            for table in getattr(self, side):
                 if type(table) is not dict:
-                    raise ValueError(f"{half} must be tables, each under a line [[{half}]]; it has {table!r}")
-                data.settings_of(half, table)
+                    raise ValueError(f"{side} must be tables, each under a line [[{side}]]; it has {table!r}")
+                data.settings_of(side, table)
         if self.init_from and self.pretrained:
             raise ValueError("init_from has words and weights already; leave pretrained out")
         if self.micro_batches > self.batch_size:
@@ -171,6 +172,285 @@ SHAPE = ("scheme", "attention", "image_size", "frames", "patch_size", "vit_layer
 FREE = ("steps", "trials", "lr_muon", "lr_adam", "device", "dtype", "compile", "recompute", "parallel",
         "workers", "data_dir", "out_dir", "log_every", "save_every")
 
+
+# --------------------------------------------------------------------------------------------------------
+# one step
+
+def make_optimizers(model, config: Config) -> dict:
+    """Muon for the matrices inside the blocks, AdamW for embeddings, norms, biases and the ways in"""
+    inner = [p for name, p in model.named_parameters() if ".blocks." in f".{name}" and p.ndim == 2]
+    ids = {id(p) for p in inner}
+    outer = [p for p in model.parameters() if id(p) not in ids]
+    muon = Muon(inner, lr=config.lr_muon, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw")
+    adam = torch.optim.AdamW([{"params": [p for p in outer if p.ndim > 1],
+                               "weight_decay": config.weight_decay},
+                              {"params": [p for p in outer if p.ndim < 2], "weight_decay": 0.0}],
+                             lr=config.lr_adam, betas=(0.9, 0.98))
+    return {"muon": muon, "adam": adam}
+
+
+def lr_scale(step: int, total: int, config: Config) -> float:
+    """up over warmup steps, flat, then down to zero in a straight line"""
+    down = max(1, int(config.cooldown * total))
+    return min(1.0, (step + 1) / max(1, config.warmup), (total - step) / down)
+
+
+def autocast(device, dtype: str):
+    """bfloat16 products where asked for, or, for "auto", where the hardware multiplies it"""
+    if dtype == "auto":
+        # elsewhere slower than float32
+        on_cpu = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+        fast = {"cuda": torch.cuda.is_bf16_supported, "cpu": on_cpu}.get(device.type, lambda: False)()
+        dtype = "bfloat16" if fast else "float32"
+    return torch.autocast(device.type, torch.bfloat16) if dtype == "bfloat16" else contextlib.nullcontext()
+
+
+def forward(model, batch, config: Config, device):
+    """
+    a batch of data.Mix -> logits (M, n_vocab) and cross-entropies (M,) of its M targets, and the batch on
+    the device
+    """
+    batch = {name: x.to(device, non_blocking=True) for name, x in batch.items()}
+    with autocast(device, config.dtype):
+        answer = batch["label"] != ASKED        # the loss is on what is answered: words and actions alike
+        logits, losses = model(batch["images"], batch["tokens"], batch["segment"], answer, batch["shift"])
+    return logits, losses, batch
+
+
+def train_step(model, micro_batches, optimizers, scale, config: Config, ranks):
+    """
+    One step on this rank's micro-batches of one batch: forward, backward, clip, update. scale: of both
+    learning rates. Returns the norm of the gradient before clipping, and what forward() gave for the last
+    micro-batch.
+    """
+    for optimizer, lr in ((optimizers["muon"], config.lr_muon), (optimizers["adam"], config.lr_adam)):
+        for group in optimizer.param_groups:
+            group["lr"] = lr * scale
+    n_answer = ranks.total(sum(int((batch["label"] != ASKED).sum()) for batch in micro_batches))
+    for k, batch in enumerate(micro_batches):
+        with ranks.sync(model, last=k == len(micro_batches) - 1):
+            logits, losses, batch = forward(model, batch, config, ranks.device)
+            # one mean over the targets of all micro-batches and ranks: robot and web have the same loss.
+            # (the ranks' gradients are averaged, hence the factor)
+            (losses.sum() * ranks.world / n_answer).backward()
+    norm = gather(torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip)).item()
+    if not math.isfinite(norm):
+        raise FloatingPointError(f"the gradient became {norm}; lower lr_muon and lr_adam, "
+                                 "then --resume from the last checkpoint")
+    for optimizer in optimizers.values():
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+    return norm, logits.detach(), losses.detach(), batch
+
+
+# --------------------------------------------------------------------------------------------------------
+# the whole run
+
+def train(config: Config, resume=False, other_data=False) -> Path:
+    """
+    Runs the recipe: n_pretrain steps on the web, then steps on web and robot. Returns the last checkpoint's
+    path. other_data: a resumed run takes the logs as they are, although they have changed.
+    """
+    ranks, out = Ranks(config), Path(config.out_dir)
+    with only_run(out, resume) if ranks.first else contextlib.nullcontext():
+        quicken_cpu()
+        torch.set_float32_matmul_precision("high")
+        state, logs, fingerprints, tokenizer, actions, model = set_up(config, ranks, resume, other_data)
+        mix, held_out = data.make_mix(config, logs, actions, tokenizer)
+        model.to(ranks.device)
+        flops = model.flops(config.text_len, config.text_len // 4)
+        if ranks.first:
+            print(f"{ranks.device} x {ranks.world}: {model.n_weights() / 1e6:.2f} M weights, "
+                  f"{flops / 1e6:.0f} MFLOP a sample, {config.n_pretrain} steps of web, "
+                  f"then {config.steps} with {config.robot_fraction:.0%} robot, batch {config.batch_size}")
+        wrapped, optimizers = ranks.wrap(model, config), make_optimizers(model, config)
+        start, total = state["step"] if resume else 0, config.n_pretrain + config.steps
+        for name in optimizers if resume else ():
+            with damaged(out / "checkpoint.pt"):
+                optimizers[name].load_state_dict(shard(state["optimizers"][name], optimizers[name]))
+        del state                                               # a second copy of the weights
+
+        def checkpoint(name, step):
+            weights = gather(model.state_dict())                # all ranks take part, the first one writes
+            memory = {k: gather(o.state_dict()) for k, o in optimizers.items()}
+            if ranks.first:
+                save(out / name, model=weights, optimizers=memory, step=step, config=asdict(config),
+                     model_config=asdict(model.config), tokenizer=tokenizer.state(),
+                     robots={name: a.state() for name, a in actions.items()}, data=fingerprints)
+
+        batches = make_batches(mix, config, ranks, range(start, total))
+        done, halt = start, False
+        with stop_between_steps() as stopped, Progress(config, ranks, start, total, flops) as progress:
+            for step in range(start, total):
+                micro_batches = progress.waiting(lambda: [next(batches) for _ in ranks.micro])
+                scale = lr_scale(step, total, config)
+                norm, *results = train_step(wrapped, micro_batches, optimizers, scale, config, ranks)
+                done = step + 1
+                if progress.is_due(done):
+                    found = metrics(*results, actions)
+                    # the robot's numbers are of episodes not trained on
+                    if step >= config.n_pretrain and held_out:
+                        with torch.no_grad():
+                            found.update(metrics(*forward(wrapped, held_out[step, 0], config, ranks.device),
+                                                 actions))
+                    progress.write(done, norm=norm, lr_scale=scale, **found)
+                if done == config.n_pretrain:
+                    checkpoint("web.pt", done)
+                halt = ranks.total(bool(stopped)) > 0           # a signal may reach one rank alone
+                if done % config.save_every == 0 or done == total or halt:
+                    checkpoint("checkpoint.pt", done)
+                if halt:
+                    break
+        ranks.finish()
+    if halt and done < total:
+        how = "python" if ranks.world == 1 else f"torchrun --nproc_per_node {ranks.world}"
+        sys.exit(f"\nstopped after step {done}; go on with: {how} train.py --resume --out_dir {out}"
+                 if ranks.first else 1)
+    return out / "checkpoint.pt"
+
+
+def make_batches(mix, config: Config, ranks, steps):
+    """the micro-batches of this rank for these steps, one after the other"""
+    return iter(torch.utils.data.DataLoader(
+        mix, batch_size=None, sampler=[(step, k) for step in steps for k in ranks.micro],
+        num_workers=config.workers, pin_memory=ranks.device.type == "cuda",
+        worker_init_fn=data.ignore_ctrl_c,
+        # forked workers share the logs; spawned ones would copy them
+        multiprocessing_context="fork" if config.workers and sys.platform == "linux" else None))
+
+
+def set_up(config: Config, ranks, resume: bool, other_data: bool):
+    """Logs, words and model: of a checkpoint, of published weights, or new."""
+    path = Path(config.out_dir) / "checkpoint.pt" if resume else config.init_from
+    state = load(path) if path else None
+    for name in SHAPE if state else ():
+        if state["config"].get(name) != getattr(config, name):
+            raise ValueError(f"{path} has {name} = {state['config'].get(name)!r}, "
+                             f"not {getattr(config, name)!r}; leave it as it was")
+    logs = ranks.in_turn(lambda: data.open_logs(config, quiet=not ranks.first))
+    fingerprints = {f"{side} {name}": log.fingerprint
+                    for side in logs for name, (log, _) in logs[side].items()}
+    if resume and not other_data and state["data"] != fingerprints:
+        raise ValueError(f"the logs are not those that {path} was trained on: {fingerprints}, "
+                         f"then {state['data']}; bring them back as they were, or give --other_data")
+    if state:
+        tokenizer, known, model = rebuild(path, state)
+        actions = data.make_actions(config, logs, tokenizer, known)
+        return state, logs, fingerprints, tokenizer, actions, model
+    published = {}
+    if config.pretrained:
+        from formats import weights                             # needed only to start from published weights
+        published = weights.settings(config.pretrained)
+    tokenizer = weights.gpt2_tokenizer(config.pretrained["gpt2"]) if "gpt2" in config.pretrained else \
+        data.make_tokenizer(logs, config.n_vocab)
+    actions = data.make_actions(config, logs, tokenizer, {})
+    torch.manual_seed(config.seed)
+    sizes = {f.name: getattr(config, f.name)
+             for f in dataclasses.fields(ModelConfig) if hasattr(config, f.name)}
+    model = VLA(ModelConfig(**{**sizes, **published, "n_vocab": tokenizer.n_vocab,
+                               "max_text": config.text_len}))
+    model.add_sinusoids(tokenizer.integers[:256])
+    if config.scheme == "overwrite" and actions:    # there the bins are other tokens than the numbers of text
+        model.add_sinusoids(next(iter(actions.values())).ids)
+    if config.pretrained:
+        weights.load(model, config.pretrained)
+    return None, logs, fingerprints, tokenizer, actions, model
+
+
+# --------------------------------------------------------------------------------------------------------
+# what a person wants to know on the way
+
+def metrics(logits, losses, batch, robots: dict) -> dict:
+    """
+    Of one batch: the loss on actions, on other words about the robot's picture ("view"), and on the web;
+    the accuracy of action tokens, in all and by number; the mean distance of actions in their own units
+    (l1). robots: name -> ActionTokenizer, in the order of batch["source"].
+    """
+    answer = batch["label"] != ASKED
+    label, tokens = batch["label"][answer], batch["tokens"][answer]                                 # (M,)
+    source = batch["source"][:, None].expand_as(answer)[answer]             # (M,) which robot, -1 = web
+    is_action = label == ACTION
+    parts = {"action": is_action, "view": (source >= 0) & ~is_action, "web": source < 0}
+    out = {name: losses[mask].mean().item() for name, mask in parts.items() if mask.any()}
+    hits, count = 0, 0
+    for k, (name, actions) in enumerate(robots.items()):
+        mine, D = is_action & (source == k), len(actions.names)
+        if not mine.any():
+            continue
+        truth = tokens[mine].view(-1, D)                                                            # (n, D)
+        allowed = torch.from_numpy(actions.allowed).to(logits.device)
+        guess = logits[mine].view(len(truth), D, -1).masked_fill(~allowed, -math.inf).argmax(-1)    # (n, D)
+        error = np.abs(actions.decode(guess.cpu().numpy()) - actions.decode(truth.cpu().numpy())).mean(0)
+        numbers = [n if len(robots) == 1 else f"{name} {n}" for n in actions.names]
+        out.setdefault("right", {}).update(zip(numbers, (guess == truth).float().mean(0).tolist()))
+        out.setdefault("l1", {}).update(zip(numbers, error.tolist()))
+        hits, count = hits + (guess == truth).sum().item(), count + truth.numel()
+    return {**out, "accuracy": hits / count} if count else out
+
+
+class Progress:
+    """The bar on the screen, and a line of out_dir/log.jsonl every log_every steps, by the first rank."""
+
+    def __init__(self, config: Config, ranks, start: int, total: int, flops: int):
+        self.config, self.device, self.flops = config, ranks.device, flops
+        self.start, self.total = start, total
+        path = Path(config.out_dir) / "log.jsonl"
+        if ranks.first:
+            begin_log(path, start)
+        self.file = open(path if ranks.first else os.devnull, "a", encoding="utf-8")
+        self.bar = tqdm(total=total, initial=start, desc="training", unit="step", mininterval=2,
+                        disable=not ranks.first)
+        self.began, self.waited = time.monotonic(), 0.0
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.bar.close()
+        self.file.close()
+
+    def waiting(self, function):
+        """function(), and the time that it took is time without learning"""
+        asked = time.monotonic()
+        result = function()
+        self.waited += time.monotonic() - asked
+        return result
+
+    def is_due(self, done: int) -> bool:
+        self.bar.update()
+        return done % self.config.log_every == 0 or done == self.total
+
+    def write(self, done: int, **found):
+        seconds = max(time.monotonic() - self.began, 1e-9)
+        speed = (done - self.start) * self.config.batch_size / seconds
+        cuda = self.device.type == "cuda"
+        line = {"step": done, "minutes": seconds / 60, "samples_per_s": speed,
+                "waiting": self.waited / seconds, "gflops": self.flops * speed / 1e9,
+                "memory_gb": torch.cuda.max_memory_allocated(self.device) / 1e9 if cuda else None, **found}
+        try:
+            self.file.write(json.dumps(line) + "\n")
+            self.file.flush()
+        except OSError as e:
+            raise OSError(f"{self.file.name} cannot be written ({e}); make room, then --resume") from None
+        text = " ".join(f"{k} {found[k]:.2f}" for k in ("web", "view", "action", "accuracy") if k in found)
+        self.bar.set_postfix_str(f"{text} {speed:.0f} samples/s")
+
+
+def quicken_cpu():
+    """
+    Two habits that cost a tenth of a step on a CPU: glibc hands every large block back to the system at once,
+    and numbers below 1e-38, of which a softmax makes many, are computed the slow way.
+    """
+    torch.set_flush_denormal(True)
+    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+    if hasattr(libc, "mallopt"):
+        M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+        libc.mallopt(M_MMAP_THRESHOLD, 1 << 30)
+        libc.mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1)
+
+
+# --------------------------------------------------------------------------------------------------------
+# presets and the command line
 
 def inline_table(text: str) -> dict:
     """
@@ -236,7 +516,10 @@ def read_config(argv=None) -> Config:
 # checkpoints
 
 def save(path, **state):
-    """write beside it, then rename: a checkpoint is there whole or not at all"""
+    """
+    Write beside it, then rename: a checkpoint is there whole or not at all. OSError, which names the file, if
+    it cannot be written; what was there before is as it was.
+    """
     path = Path(path)
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
     try:
@@ -245,6 +528,8 @@ def save(path, **state):
             f.flush()
             os.fsync(f.fileno())
         os.replace(temporary, path)
+    except (OSError, RuntimeError) as e:        # torch has a RuntimeError for a full disk
+        raise OSError(f"{path} cannot be written ({str(e)[:100]}); make room, then --resume") from None
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -297,6 +582,63 @@ def rebuild(path, state):
 
 
 # --------------------------------------------------------------------------------------------------------
+# one run in one folder, which may be stopped at any time
+
+@contextlib.contextmanager
+def only_run(out: Path, resume: bool):
+    """out_dir for this run alone: no second run at the same time, and a finished one is not written over"""
+    out.mkdir(parents=True, exist_ok=True)
+    lock, elsewhere = out / "lock", "give this run another --out_dir"
+    with contextlib.suppress(FileNotFoundError, ValueError, ProcessLookupError, PermissionError):
+        pid = int(lock.read_text())
+        os.kill(pid, 0)                         # asks whether that process is alive, and does nothing
+        if pid != os.getpid():
+            raise FileExistsError(f"process {pid} is training in {out}; stop it, or {elsewhere}")
+    if not resume and (out / "checkpoint.pt").exists():
+        raise ValueError(f"{out} holds a run already; go on with it (--resume --out_dir {out}), delete it, "
+                         f"or {elsewhere}")
+    lock.write_text(str(os.getpid()))
+    for unfinished in out.glob("*.tmp"):        # of a run that was killed while it saved
+        unfinished.unlink()
+    try:
+        yield
+    finally:
+        lock.unlink(missing_ok=True)
+
+
+def begin_log(path: Path, start: int):
+    """
+    keep the lines up to step start; what a killed run wrote after its last checkpoint, perhaps half a line,
+    goes
+    """
+    kept = []
+    begun = start and path.exists()
+    for line in path.read_text(encoding="utf-8", errors="replace").split("\n") if begun else ():
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            if json.loads(line)["step"] <= start:
+                kept.append(line + "\n")
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text("".join(kept), encoding="utf-8")
+    os.replace(temporary, path)
+
+
+@contextlib.contextmanager
+def stop_between_steps():
+    """
+    Ctrl-C, or a scheduler's SIGTERM, ends the run after the step it comes in, so that nothing is half done
+    """
+    stopped, previous = [], {}
+    if threading.current_thread() is threading.main_thread():
+        previous = {s: signal.signal(s, lambda *_: stopped.append(True))
+                    for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stopped
+    finally:
+        for s, handler in previous.items():
+            signal.signal(s, handler)
+
+
+# --------------------------------------------------------------------------------------------------------
 # many ranks: one process a GPU, started by torchrun; without it there is one rank
 
 def pick_device(name: str) -> torch.device:
@@ -312,8 +654,8 @@ class Ranks:
     """
     Who we are among the processes of this run, and the few things they do together. A batch is cut into
     micro-batches that do not depend on the number of ranks; each rank takes its share of them, adds up
-    their gradients, and the ranks average. So a run gives the same weights, up to rounding, on one rank as
-    on eight, and resumes on any number.
+    their gradients, and the ranks average. So the weights do not depend on the number of ranks, up to
+    rounding, and a run resumes on any number of ranks that divides micro_batches.
     """
 
     def __init__(self, config: Config):
@@ -441,322 +783,13 @@ def shard(state, optimizer):
 
 
 # --------------------------------------------------------------------------------------------------------
-# one step
-
-def make_optimizers(model, config: Config) -> dict:
-    """Muon for the matrices inside the blocks, AdamW for embeddings, norms, biases and the ways in"""
-    inner = [p for name, p in model.named_parameters() if ".blocks." in f".{name}" and p.ndim == 2]
-    ids = {id(p) for p in inner}
-    outer = [p for p in model.parameters() if id(p) not in ids]
-    muon = Muon(inner, lr=config.lr_muon, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw")
-    adam = torch.optim.AdamW([{"params": [p for p in outer if p.ndim > 1],
-                               "weight_decay": config.weight_decay},
-                              {"params": [p for p in outer if p.ndim < 2], "weight_decay": 0.0}],
-                             lr=config.lr_adam, betas=(0.9, 0.98))
-    return {"muon": muon, "adam": adam}
-
-
-def lr_scale(step: int, total: int, config: Config) -> float:
-    """up over warmup steps, flat, then down to zero in a straight line"""
-    down = max(1, int(config.cooldown * total))
-    return min(1.0, (step + 1) / max(1, config.warmup), (total - step) / down)
-
-
-def autocast(device, dtype: str):
-    """bfloat16 products where asked for, or, for "auto", where the hardware multiplies it"""
-    if dtype == "auto":
-        # elsewhere slower than float32
-        on_cpu = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
-        fast = {"cuda": torch.cuda.is_bf16_supported, "cpu": on_cpu}.get(device.type, lambda: False)()
-        dtype = "bfloat16" if fast else "float32"
-    return torch.autocast(device.type, torch.bfloat16) if dtype == "bfloat16" else contextlib.nullcontext()
-
-
-def forward(model, batch, config: Config, device):
-    """
-    a batch of data.Mix -> logits (M, n_vocab) and cross-entropies (M,) of its M targets, and the batch on
-    the device
-    """
-    batch = {name: x.to(device, non_blocking=True) for name, x in batch.items()}
-    with autocast(device, config.dtype):
-        target = batch["label"] != ASKED        # the loss is on what is answered: words and actions alike
-        logits, losses = model(batch["images"], batch["tokens"], batch["segment"], target, batch["shift"])
-    return logits, losses, batch
-
-
-def train_step(model, micro_batches, optimizers, scale, config: Config, ranks: Ranks):
-    """
-    One step on this rank's micro-batches of one batch: forward, backward, clip, update. scale: of both
-    learning rates. Returns the norm of the gradient before clipping, and what forward() gave for the last
-    micro-batch.
-    """
-    for optimizer, lr in ((optimizers["muon"], config.lr_muon), (optimizers["adam"], config.lr_adam)):
-        for group in optimizer.param_groups:
-            group["lr"] = lr * scale
-    n_target = ranks.total(sum(int((batch["label"] != ASKED).sum()) for batch in micro_batches))
-    for k, batch in enumerate(micro_batches):
-        with ranks.sync(model, last=k == len(micro_batches) - 1):
-            logits, losses, batch = forward(model, batch, config, ranks.device)
-            # one mean over the targets of all micro-batches and ranks: robot and web have the same loss.
-            # (the ranks' gradients are averaged, hence the factor)
-            (losses.sum() * ranks.world / n_target).backward()
-    norm = gather(torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip)).item()
-    if not math.isfinite(norm):
-        raise FloatingPointError(f"the gradient became {norm}; lower lr_muon and lr_adam, "
-                                 "then --resume from the last checkpoint")
-    for optimizer in optimizers.values():
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-    return norm, logits.detach(), losses.detach(), batch
-
-
-# --------------------------------------------------------------------------------------------------------
-# what a person wants to know on the way
-
-def metrics(logits, losses, batch, robots: dict) -> dict:
-    """
-    Of one batch: the loss on actions, on other words about the robot's picture ("view"), and on the web;
-    the accuracy of action tokens, in all and by number; the mean distance of actions in their own units
-    (l1). robots: name -> ActionTokenizer, in the order of batch["source"].
-    """
-    target = batch["label"] != ASKED
-    label, tokens = batch["label"][target], batch["tokens"][target]                                 # (M,)
-    source = batch["source"][:, None].expand_as(target)[target]             # (M,) which robot, -1 = web
-    is_action = label == ACTION
-    parts = {"action": is_action, "view": (source >= 0) & ~is_action, "web": source < 0}
-    out = {name: losses[mask].mean().item() for name, mask in parts.items() if mask.any()}
-    hits, count = 0, 0
-    for k, (name, actions) in enumerate(robots.items()):
-        mine, D = is_action & (source == k), len(actions.names)
-        if not mine.any():
-            continue
-        truth = tokens[mine].view(-1, D)                                                            # (n, D)
-        allowed = torch.from_numpy(actions.allowed).to(logits.device)
-        guess = logits[mine].view(len(truth), D, -1).masked_fill(~allowed, -math.inf).argmax(-1)    # (n, D)
-        error = np.abs(actions.decode(guess.cpu().numpy()) - actions.decode(truth.cpu().numpy())).mean(0)
-        numbers = [n if len(robots) == 1 else f"{name} {n}" for n in actions.names]
-        out.setdefault("right", {}).update(zip(numbers, (guess == truth).float().mean(0).tolist()))
-        out.setdefault("l1", {}).update(zip(numbers, error.tolist()))
-        hits, count = hits + (guess == truth).sum().item(), count + truth.numel()
-    return {**out, "accuracy": hits / count} if count else out
-
-
-def memory_gb(device):
-    """the most memory in use so far: the GPU's, or this process's"""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 1e9
-    try:
-        import resource                                         # not on Windows
-    except ImportError:
-        return None
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
-
-
-def quicken_cpu():
-    """
-    Two habits that cost a tenth of a step on a CPU: glibc hands every large block back to the system at once,
-    and numbers below 1e-38, of which a softmax makes many, are computed the slow way.
-    """
-    torch.set_flush_denormal(True)
-    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
-    if hasattr(libc, "mallopt"):
-        M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
-        libc.mallopt(M_MMAP_THRESHOLD, 1 << 30)
-        libc.mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1)
-
-
-def begin_log(path: Path, start: int):
-    """
-    keep the lines up to step start; what a killed run wrote after its last checkpoint, perhaps half a line,
-    goes
-    """
-    kept = []
-    begun = start and path.exists()
-    for line in path.read_text(encoding="utf-8", errors="replace").split("\n") if begun else ():
-        with contextlib.suppress(ValueError, KeyError, TypeError):
-            if json.loads(line)["step"] <= start:
-                kept.append(line + "\n")
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text("".join(kept))
-    os.replace(temporary, path)
-
-
-@contextlib.contextmanager
-def stop_between_steps():
-    """
-    Ctrl-C, or a scheduler's SIGTERM, ends the run after the step it comes in, so that nothing is half done
-    """
-    stopped, previous = [], {}
-    if threading.current_thread() is threading.main_thread():
-        previous = {s: signal.signal(s, lambda *_: stopped.append(True))
-                    for s in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stopped
-    finally:
-        for s, handler in previous.items():
-            signal.signal(s, handler)
-
-
-# --------------------------------------------------------------------------------------------------------
-# the whole run
-
-@contextlib.contextmanager
-def only_run(out: Path, resume: bool):
-    """out_dir for this run alone: no second run at the same time, and a finished one is not written over"""
-    out.mkdir(parents=True, exist_ok=True)
-    lock, elsewhere = out / "lock", "give this run another --out_dir"
-    with contextlib.suppress(FileNotFoundError, ValueError, ProcessLookupError, PermissionError):
-        pid = int(lock.read_text())
-        os.kill(pid, 0)                         # asks whether that process is alive, and does nothing
-        if pid != os.getpid():
-            raise FileExistsError(f"process {pid} is training in {out}; stop it, or {elsewhere}")
-    if not resume and (out / "checkpoint.pt").exists():
-        raise ValueError(f"{out} holds a run already; go on with it (--resume --out_dir {out}), delete it, "
-                         f"or {elsewhere}")
-    lock.write_text(str(os.getpid()))
-    try:
-        yield
-    finally:
-        lock.unlink(missing_ok=True)
-
-
-def set_up(config: Config, ranks: Ranks, resume: bool, other_data: bool):
-    """Logs, words and model: of a checkpoint, of published weights, or new."""
-    path = Path(config.out_dir) / "checkpoint.pt" if resume else config.init_from
-    state = load(path) if path else None
-    for name in SHAPE if state else ():
-        if state["config"].get(name) != getattr(config, name):
-            raise ValueError(f"{path} has {name} = {state['config'].get(name)!r}, "
-                             f"not {getattr(config, name)!r}; leave it as it was")
-    logs = ranks.in_turn(lambda: data.open_logs(config, quiet=not ranks.first))
-    fingerprints = {f"{half} {name}": log.fingerprint
-                    for half in logs for name, (log, _) in logs[half].items()}
-    if resume and not other_data and state["data"] != fingerprints:
-        raise ValueError(f"the logs are not those that {path} was trained on: {fingerprints}, "
-                         f"then {state['data']}; bring them back as they were, or give --other_data")
-    if state:
-        tokenizer, known, model = rebuild(path, state)
-        actions = data.make_actions(config, logs, tokenizer, known)
-        return state, logs, fingerprints, tokenizer, actions, model
-    published = {}
-    if config.pretrained:
-        from formats import weights                             # needed only to start from published weights
-        published = weights.settings(config.pretrained)
-    tokenizer = weights.gpt2_tokenizer(config.pretrained["gpt2"]) if "gpt2" in config.pretrained else \
-        data.make_tokenizer(logs, config.n_vocab)
-    actions = data.make_actions(config, logs, tokenizer, {})
-    torch.manual_seed(config.seed)
-    sizes = {f.name: getattr(config, f.name)
-             for f in dataclasses.fields(ModelConfig) if hasattr(config, f.name)}
-    model = VLA(ModelConfig(**{**sizes, **published, "n_vocab": tokenizer.n_vocab,
-                               "max_text": config.text_len}))
-    model.add_sinusoids(tokenizer.integers[:256])
-    if config.scheme == "overwrite" and actions:    # there the bins are other tokens than the numbers of text
-        model.add_sinusoids(next(iter(actions.values())).ids)
-    if config.pretrained:
-        weights.load(model, config.pretrained)
-    return None, logs, fingerprints, tokenizer, actions, model
-
-
-def train(config: Config, resume=False, other_data=False) -> Path:
-    """
-    Runs the recipe: n_pretrain steps on the web, then steps on web and robot. Returns the last checkpoint's
-    path.
-    """
-    ranks, out = Ranks(config), Path(config.out_dir)
-    with only_run(out, resume) if ranks.first else contextlib.nullcontext():
-        quicken_cpu()
-        torch.set_float32_matmul_precision("high")
-        state, logs, fingerprints, tokenizer, actions, model = set_up(config, ranks, resume, other_data)
-        mix, held_out = data.make_mix(config, logs, actions, tokenizer)
-        model.to(ranks.device)
-        n_weights, flops = model.n_weights(), model.flops(config.text_len, config.text_len // 4)
-        wrapped = ranks.wrap(model, config)
-        optimizers = make_optimizers(model, config)
-        start, total = state["step"] if resume else 0, config.n_pretrain + config.steps
-        if resume:
-            with damaged(out / "checkpoint.pt"):
-                for name, optimizer in optimizers.items():
-                    optimizer.load_state_dict(shard(state["optimizers"][name], optimizer))
-                torch.set_rng_state(state["rng"])
-        del state                                               # a second copy of the weights
-        if ranks.first:
-            print(f"{ranks.device} x {ranks.world}: {n_weights / 1e6:.2f} M weights, "
-                  f"{flops / 1e6:.0f} MFLOP a sample, "
-                  f"{config.n_pretrain} steps of web "
-                  f"then {config.steps} with {config.robot_fraction:.0%} robot, "
-                  f"batch {config.batch_size}")
-            begin_log(out / "log.jsonl", start)
-
-        def checkpoint(name, step):
-            weights = gather(model.state_dict())
-            memory = {k: gather(o.state_dict()) for k, o in optimizers.items()}
-            if ranks.first:
-                save(out / name, model=weights, optimizers=memory, step=step, rng=torch.get_rng_state(),
-                     config=asdict(config), model_config=asdict(model.config), tokenizer=tokenizer.state(),
-                     robots={name: a.state() for name, a in actions.items()}, data=fingerprints)
-
-        loop(config, ranks, wrapped, optimizers, mix, held_out, actions, start, total, flops, checkpoint)
-        ranks.finish()
-    return out / "checkpoint.pt"
-
-
-def loop(config, ranks, model, optimizers, mix, held_out, actions, start, total, flops, checkpoint):
-    """steps start .. total, with a line of the log now and then; checkpoint(name, step) writes one"""
-    out, device, cuda = Path(config.out_dir), ranks.device, ranks.device.type == "cuda"
-    items = [(step, k) for step in range(start, total) for k in ranks.micro]
-    loader = torch.utils.data.DataLoader(mix, batch_size=None, sampler=items, num_workers=config.workers,
-                                         pin_memory=cuda,
-                                         worker_init_fn=data.ignore_ctrl_c,
-                                         # forked workers share the logs; spawned ones would copy them
-                                         multiprocessing_context="fork" if config.workers
-                                         and sys.platform == "linux" else None)
-    began, waited, batches = time.time(), 0.0, iter(loader)
-    bar = tqdm(total=total, initial=start, desc="training", unit="step", mininterval=2,
-               disable=not ranks.first)
-    log_path = out / "log.jsonl" if ranks.first else os.devnull
-    with stop_between_steps() as stopped, bar, open(log_path, "a") as log:
-        for step in range(start, total):
-            asked = time.time()
-            micro_batches = [next(batches) for _ in ranks.micro]
-            waited += time.time() - asked
-            scale = lr_scale(step, total, config)
-            norm, *results = train_step(model, micro_batches, optimizers, scale, config, ranks)
-            bar.update()
-            last = step + 1 == total
-            if (step + 1) % config.log_every == 0 or last:
-                m = metrics(*results, actions)
-                # the robot's numbers are of episodes not trained on
-                if step >= config.n_pretrain and held_out:
-                    with torch.no_grad():
-                        m.update(metrics(*forward(model, held_out[step, 0], config, device), actions))
-                seconds = time.time() - began
-                speed = (step + 1 - start) * config.batch_size / seconds
-                log.write(json.dumps({"step": step + 1, "minutes": seconds / 60, "samples_per_s": speed,
-                                      "waiting": waited / seconds, "gflops": flops * speed / 1e9,
-                                      "memory_gb": memory_gb(device), "norm": norm, "lr_scale": scale,
-                                      **m}) + "\n")
-                log.flush()
-                text = " ".join(f"{k} {m[k]:.2f}" for k in ("web", "view", "action", "accuracy") if k in m)
-                bar.set_postfix_str(f"{text} {speed:.0f} samples/s")
-            if step + 1 == config.n_pretrain:
-                checkpoint("web.pt", step + 1)
-            halt = ranks.total(bool(stopped)) > 0
-            if (step + 1) % config.save_every == 0 or last or halt:
-                checkpoint("checkpoint.pt", step + 1)
-            if halt:
-                ranks.finish()
-                how = "python" if ranks.world == 1 else f"torchrun --nproc_per_node {ranks.world}"
-                sys.exit(f"\nstopped after step {step + 1}; "
-                         f"go on with: {how} train.py --resume --out_dir {out}"
-                         if ranks.first else 1)
-
+# the script
 
 def main():
     try:
         config = read_config()
-        path = train(config, "--resume" in sys.argv, "--other_data" in sys.argv)
+        # these two say how to begin, not what to train, so they are no part of the configuration
+        path = train(config, resume="--resume" in sys.argv, other_data="--other_data" in sys.argv)
         if config.trials and os.environ.get("RANK", "0") == "0":
             import eval                             # it imports this file, so it cannot stand above
             eval.report(path, config.trials, device="auto" if "RANK" in os.environ else config.device)
@@ -765,7 +798,7 @@ def main():
     except (ValueError, FloatingPointError, OSError) as e:
         sys.exit(f"error: {e}")
     except KeyboardInterrupt:
-        sys.exit("stopped; nothing was being learnt")
+        sys.exit("stopped; the last checkpoint, if there is one, is whole")
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import data
 import eval as evaluation
 import tiny
 import train
+from formats import held_out
 from formats.index import is_choice
 from test_weights import write_gpt2_files
 
@@ -410,7 +411,7 @@ def test_an_action_of_any_width_trains_acts_and_is_measured(tmp_path, D, frames)
         assert action.shape == (1 + D,) and action[0] in (0, 1) and inside.all()
     assert policy.actions.n_bins == 21                      # as in the paper's Language-Table runs
     log = robot(tmp_path / "robot")
-    found = evaluation.held_out_evaluation(policy, log, 3, quiet=True)
+    found = held_out.evaluate(policy, log, 3, quiet=True)
     assert found["episodes"] == 2 and found["steps"] == 10
     held_out = data.RobotData(log, policy.actions, text_len=60, hold_out=3, held_out=True)
     known = np.setdiff1d(np.arange(30), held_out.index)

@@ -261,8 +261,9 @@ def test_a_finished_run_is_not_written_over_and_a_running_one_is_left_alone(fold
         train.train(config(tmp_path, "."))
     sleeper.kill()
     sleeper.wait()
+    (tmp_path / "checkpoint.1.tmp").write_bytes(b"half")    # what a killed run leaves
     train.train(config(tmp_path, "."))                      # a lock whose process is gone holds nobody up
-    assert not (tmp_path / "lock").exists()
+    assert not (tmp_path / "lock").exists() and not list(tmp_path.glob("*.tmp"))
 
 
 def test_a_resume_on_other_data_says_so(folder, monkeypatch):
@@ -285,8 +286,11 @@ def test_a_checkpoint_is_written_whole_or_not_at_all(run, monkeypatch):
 
     def killed(*_):
         raise OSError("killed just before the rename")
-    for module, name, fault in ((torch, "save", broken), (train.os, "replace", killed)):
-        with monkeypatch.context() as patch, pytest.raises(OSError):
+
+    def full(*_):
+        raise RuntimeError("PytorchStreamWriter failed writing file")
+    for module, name, fault in ((torch, "save", broken), (torch, "save", full), (train.os, "replace", killed)):
+        with monkeypatch.context() as patch, pytest.raises(OSError, match=r"checkpoint.pt cannot be written .*make room"):
             patch.setattr(module, name, fault)
             train.save(run, model={})
         assert Path(run).read_bytes() == before and not list(Path(run).parent.glob("*.tmp"))
@@ -403,7 +407,7 @@ def test_the_script_ends_with_one_line_not_a_traceback(monkeypatch, capsys, args
 
 
 def test_too_little_gpu_memory_says_what_to_try(monkeypatch):
-    def full(*_):
+    def full(*_, **__):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB")
     monkeypatch.setattr(train, "train", full)
     monkeypatch.setattr(sys, "argv", ["train.py", "--micro_batches", "2"])

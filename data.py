@@ -175,6 +175,9 @@ def open_logs(config, quiet=False) -> dict:
                                  "give each a name of its own")
             logs[side][settings["name"]] = (
                 open_log(side, table, config.data_dir, config.image_size, quiet), settings)
+        if side == "web" and logs[side] and all(s["until"] for _, s in logs[side].values()):
+            raise ValueError("every table [[web]] has an until, so there is no web after that; "
+                             "add one without")
         if needed[side] and not logs[side]:
             raise ValueError(f"robot_fraction = {config.robot_fraction} with {config.n_pretrain} steps of "
                              f"pretraining needs a table [[{side}]]")
@@ -341,7 +344,10 @@ class RobotData:
                   (SAID, [tok.eos])]
         pictures = self.pictures(i)
         pictures = jitter(pictures, self.size, rng) if self.augment else [fit(p, self.size) for p in pictures]
-        return stack(pictures), fill([action], lambda: self.log.ask(i, rng), self.text_len, tok)
+        # a crop moves things, so the answers of questions about places would be wrong
+        questions = [action] if self.augment else \
+            fill([action], lambda: self.log.ask(i, rng), self.text_len, tok)
+        return stack(pictures), questions
 
 
 class WebData:
@@ -424,14 +430,15 @@ class Mix(torch.utils.data.Dataset):
     Within each part, sources are drawn by their weight. Web sources with until = n have the web's part to
     themselves in the first n steps, and are not used after that: easy pictures to begin with.
 
-    An item is a dict: images (n, [frames,] S, S, 3) uint8; tokens, segment, label (n, T) int64; source
-    (n,), which of the robots a row comes from, -1 = web; shift (n,), how many positions farther on its
-    words stand, by chance, at most `shift`.
+    An item is a dict: images (n, [frames,] S, S, 3) uint8; tokens, segment, label (n, T) int64; source (n,),
+    which of the robots (names) a row is from, -1 = web; shift (n,), how many positions farther on its words
+    stand, by chance, at most `shift`.
     """
 
     def __init__(self, robots, webs, batch_size, robot_fraction, text_len, n_pretrain=0, seed=0, n_micro=1,
                  shift=0, shift_from=SHIFT_FROM):
         self.robots, self.webs, self.batch_size, self.text_len = robots, webs, batch_size, text_len
+        self.names = [settings.get("name", "") for _, settings in robots]       # what item["source"] counts
         self.robot_fraction, self.n_pretrain = robot_fraction, n_pretrain
         self.seed, self.n_micro = seed, n_micro
         self.shift, self.shift_from = shift, shift_from

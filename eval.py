@@ -66,7 +66,7 @@ class Policy:
         self.model.to(self.device).eval()
         self.slots = torch.from_numpy(self.actions.allowed).to(self.device)             # (D, n_vocab)
         self.dtype, self.cache, self.temperature, self.seed = dtype, True, temperature, seed
-        self.generator = torch.Generator(self.device)
+        self.generator = torch.Generator()
         self.thoughts = []                      # of the last act_batch: what was said before each action
         self.reset()
 
@@ -143,8 +143,10 @@ class Line(NamedTuple):
     A line of the table: trials of one kind. make() gives an environment of Gymnasium's shape:
 
         env.reset(seed=s) -> obs, info                          obs["image"] is (H, W, 3) uint8
-        env.step(action) -> obs, reward, terminated, truncated, info    success at the end: info["success"],
-                                                                        or else a reward above 0
+        env.step(action) -> obs, reward, terminated, truncated, info    action (D,): terminate first, and the
+                                                                        episode ends where it is 1. Success:
+                                                                        info["success"] at the end, or else a
+                                                                        reward above 0
         env.instruction                                         what the robot is told, once reset
         env.expert() -> action, env.swapped() -> instruction    if it can; swapped asks for something else in
                                                                 the same scene, and is None where there is
@@ -299,7 +301,7 @@ def table(results) -> str:
         lines += [f"closed loop, success in {rows[0]['n']} trials (seeds from {rows[0]['first_seed']}), "
                   "Wilson 95 % interval;",
                   "the swapped instruction asks for something else in the same scene, "
-                  "where there is such a thing",
+                  "in the scenes where there is such a thing",
                   f"{'':30}" + "".join(f"{d:>22}" for d in drivers)]
         for name in dict.fromkeys(r["line"] for r in rows):
             cells = {r["driver"]: percent(r["success"], r["n"], r["interval"])
@@ -337,7 +339,7 @@ def latency(policy, n=20):
 def device_name(device):
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"CPU, {torch.get_num_threads()} threads"
+    return f"CPU, {torch.get_num_threads()} threads" if device.type == "cpu" else str(device)
 
 
 # --------------------------------------------------------------------------------------------------------

@@ -118,7 +118,7 @@ class Attention(nn.Module):
         q, k, v = qkv.permute(2, 0, 3, 1, 4)                                                # 3 x (B, H, T, D)
         if cache is not None:
             k, v = cache.append(k, v)  # (B, H, T so far, D)
-        y = attend(q, k, v, bias, fused=x.is_cuda)                                          # (B, H, T, D)
+        y = attend(q, k, v, bias, fused=x.device.type != "cpu")                   # (B, H, T, D)
         return self.c_proj(y.transpose(1, 2).reshape(B, T, C))                              # (B, T, C)
 
 
@@ -312,9 +312,9 @@ class VLA(nn.Module):
         """
         images as in encode_images; prompts: B lists of token ids. allowed: a function that takes the new
         tokens so far (B, t) and returns which may come next, (B, n_vocab) bool; None = all. temperature 0
-        takes the likeliest token, else tokens are drawn by generator (a torch.Generator of the images'
-        device). It stops early when every row has said eos. Returns (B, n_new) int64, eos after the end.
-        With cache=False every step reads the whole sequence again: slower, the same tokens.
+        takes the likeliest token, else tokens are drawn by generator (a torch.Generator of the CPU, so that
+        every device draws alike). It stops early when every row has said eos. Returns (B, n_new) int64, eos
+        after the end. With cache=False every step reads the whole sequence again: slower, the same tokens.
 
         Prompts of different length are padded on the right, and nobody sees the padding:
             [ picture(s) ][ prompt ... (padding) ][ answer ... ]
@@ -353,8 +353,8 @@ class VLA(nn.Module):
             if allowed is not None:
                 logits = logits.masked_fill(~allowed(tokens[:, P:P + t]), -torch.inf)
             if temperature:
-                choice = torch.multinomial(F.softmax(logits / temperature, dim=-1), 1,
-                                           generator=generator)[:, 0]
+                p = F.softmax(logits / temperature, dim=-1).cpu()                               # (B, n_vocab)
+                choice = torch.multinomial(p, 1, generator=generator)[:, 0].to(device)
             else:
                 choice = logits.argmax(-1)
             if eos is not None:

@@ -200,7 +200,8 @@ def autocast(device, dtype: str):
     if dtype == "auto":
         # elsewhere slower than float32
         on_cpu = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
-        fast = {"cuda": torch.cuda.is_bf16_supported, "cpu": on_cpu}.get(device.type, lambda: False)()
+        on_gpu = functools.partial(torch.cuda.is_bf16_supported, including_emulation=False)
+        fast = {"cuda": on_gpu, "cpu": on_cpu}.get(device.type, lambda: False)()
         dtype = "bfloat16" if fast else "float32"
     return torch.autocast(device.type, torch.bfloat16) if dtype == "bfloat16" else contextlib.nullcontext()
 
@@ -210,7 +211,7 @@ def forward(model, batch, config: Config, device):
     a batch of data.Mix -> logits (M, n_vocab) and cross-entropies (M,) of its M targets, and the batch on
     the device
     """
-    batch = {name: x.to(device, non_blocking=True) for name, x in batch.items()}
+    batch = {name: x.to(device, non_blocking=device.type == "cuda") for name, x in batch.items()}
     with autocast(device, config.dtype):
         answer = batch["label"] != ASKED        # the loss is on what is answered: words and actions alike
         logits, losses = model(batch["images"], batch["tokens"], batch["segment"], answer, batch["shift"])
@@ -254,7 +255,6 @@ def train(config: Config, resume=False, other_data=False) -> Path:
     ranks, out = Ranks(config), Path(config.out_dir)
     with only_run(out, resume) if ranks.first else contextlib.nullcontext():
         quicken_cpu()
-        torch.set_float32_matmul_precision("high")
         state, logs, fingerprints, tokenizer, actions, model = set_up(config, ranks, resume, other_data)
         mix, held_out = data.make_mix(config, logs, actions, tokenizer)
         model.to(ranks.device)
@@ -287,12 +287,12 @@ def train(config: Config, resume=False, other_data=False) -> Path:
                 norm, *results = train_step(wrapped, micro_batches, optimizers, scale, config, ranks)
                 done = step + 1
                 if progress.is_due(done):
-                    found = metrics(*results, actions)
+                    found = metrics(*results, {name: actions[name] for name in mix.names})
                     # the robot's numbers are of episodes not trained on
                     if step >= config.n_pretrain and held_out:
                         with torch.no_grad():
                             found.update(metrics(*forward(wrapped, held_out[step, 0], config, ranks.device),
-                                                 actions))
+                                                 {name: actions[name] for name in held_out.names}))
                     progress.write(done, norm=norm, lr_scale=scale, **found)
                 if done == config.n_pretrain:
                     checkpoint("web.pt", done)
@@ -589,9 +589,12 @@ def only_run(out: Path, resume: bool):
     """out_dir for this run alone: no second run at the same time, and a finished one is not written over"""
     out.mkdir(parents=True, exist_ok=True)
     lock, elsewhere = out / "lock", "give this run another --out_dir"
-    with contextlib.suppress(FileNotFoundError, ValueError, ProcessLookupError, PermissionError):
+    with contextlib.suppress(FileNotFoundError, ValueError, ProcessLookupError):
         pid = int(lock.read_text())
-        os.kill(pid, 0)                         # asks whether that process is alive, and does nothing
+        if os.name != "posix":                          # there os.kill would end it
+            raise ProcessLookupError
+        with contextlib.suppress(PermissionError):      # alive, and another user's
+            os.kill(pid, 0)                             # asks whether that process is alive, and does nothing
         if pid != os.getpid():
             raise FileExistsError(f"process {pid} is training in {out}; stop it, or {elsewhere}")
     if not resume and (out / "checkpoint.pt").exists():
@@ -644,6 +647,7 @@ def stop_between_steps():
 def pick_device(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+    torch.set_float32_matmul_precision("high")      # where a GPU multiplies float32: in TF32, which is faster
     try:
         return torch.zeros(0, device=name).device
     except (RuntimeError, AssertionError):
@@ -670,9 +674,12 @@ class Ranks:
             raise ValueError(f"{self.world} ranks share micro_batches = {config.micro_batches}; "
                              f"make it a multiple of {self.world}")
         self.micro = range(self.rank, config.micro_batches, self.world)     # the micro-batches of this rank
+        if self.device.type == "cuda":
+            torch.cuda.set_device(self.device)
         if self.world > 1:
-            if self.device.type == "cuda":
-                torch.cuda.set_device(self.device)
+            if self.device.type == "mps":
+                raise ValueError("several ranks need GPUs of NVIDIA, or --device cpu; a Mac has one: leave "
+                                 "torchrun out")
             dist.init_process_group("cpu:gloo,cuda:nccl" if self.device.type == "cuda" else "gloo")
             self.patient = dist.new_group(backend="gloo", timeout=timedelta(hours=24))
 
@@ -792,8 +799,10 @@ def main():
         path = train(config, resume="--resume" in sys.argv, other_data="--other_data" in sys.argv)
         if config.trials and os.environ.get("RANK", "0") == "0":
             import eval                             # it imports this file, so it cannot stand above
-            eval.report(path, config.trials, device="auto" if "RANK" in os.environ else config.device)
-    except torch.OutOfMemoryError:
+            eval.report(path, config.trials, device=config.device)
+    except RuntimeError as e:                   # CUDA has a type of its own for this, Apple's GPUs do not
+        if "out of memory" not in str(e):
+            raise
         sys.exit(f"error: out of GPU memory; try --micro_batches {2 * config.micro_batches}, or --recompute")
     except (ValueError, FloatingPointError, OSError) as e:
         sys.exit(f"error: {e}")

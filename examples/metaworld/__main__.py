@@ -82,7 +82,7 @@ class Scene:
         """
         stop, *moves = action
         self.steps += 1
-        done = stop <= .5 and self.move(moves)
+        done = self.move(moves)                             # the last action counts, too
         return {"image": self.render()}, float(done), bool(done or stop > .5), self.steps >= LIMIT, {}
 
     def move(self, moves):

@@ -29,10 +29,12 @@ nothing else in this project knows where samples come from.
 """
 import functools
 import importlib
+import multiprocessing
 import os
 import shutil
 import signal
 import tempfile
+import threading
 import warnings
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -88,10 +90,7 @@ class Log:
     options, fingerprint = {}, ""
 
     def __init__(self, *, cache, size, quiet, **options):
-        """
-        cache: folder for recordings and indexes; size: pixels a side that the model sees, for logs that are
-        drawn
-        """
+        """cache: folder for recordings and indexes; size: pixels a side, for logs that are drawn"""
         raise NotImplementedError
 
     @classmethod
@@ -219,10 +218,7 @@ def make_actions(config, logs: dict, tokenizer: Tokenizer, known: dict) -> dict:
 # pictures
 
 def fit(picture, size, box=None):
-    """
-    A picture (H, W, 3) uint8 -> (size, size, 3). box: the part to take, (left, top, right, bottom) in
-    pixels
-    """
+    """A picture (H, W, 3) uint8 -> (size, size, 3). box: what to take, (left, top, right, bottom)"""
     if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8 or 0 in picture.shape:
         raise ValueError(f"a picture must be (height, width, 3) uint8, got {picture.shape} {picture.dtype}; "
                          "convert it to RGB bytes")
@@ -299,8 +295,8 @@ class RobotData:
 
     def check_words(self):
         """
-        Checks, before the first step, that every instruction fits and that none needs words that the bins
-        have overwritten.
+        Before the first step: does every instruction fit (of the first 200,000 steps), and are there words in
+        one whose tokens now mean bins?
         """
         bins, D, lost = set(self.actions.ids.tolist()), len(self.actions.names), set()
         encode, rng = functools.lru_cache(100_000)(self.tokenizer.encode), np.random.default_rng(0)
@@ -325,10 +321,7 @@ class RobotData:
         return i - 1 if i > 0 and self.log.episode[i - 1] == self.log.episode[i] else i
 
     def pictures(self, i):
-        """
-        The pictures that the model sees at step i, as the log has them: a list of `frames`, the oldest
-        first.
-        """
+        """What the model sees at step i, as the log has it: a list of `frames` pictures, the oldest first."""
         steps = [i]
         for _ in range(self.frames - 1):
             steps.insert(0, self.previous(steps[0]))
@@ -351,10 +344,7 @@ class RobotData:
 
 
 class WebData:
-    """
-    Pictures without a robot, with questions. sample(rng) -> pictures, list of questions, as RobotData has
-    them.
-    """
+    """Pictures without a robot. sample(rng) -> pictures and a list of questions, as in RobotData."""
 
     def __init__(self, log: Log, tokenizer: Tokenizer, text_len=64, size=64, frames=1):
         self.log, self.tokenizer = log, tokenizer
@@ -493,9 +483,11 @@ def make_mix(config, logs: dict, actions: dict, tokenizer: Tokenizer):
 # --------------------------------------------------------------------------------------------------------
 # what logs that are recorded or indexed on first use have in common
 
-def ignore_ctrl_c(_=None):
-    """for helper processes: the parent hears Ctrl-C and ends them in its own time"""
+def helper(_=None):
+    """how a helper process begins: Ctrl-C is for its parent, and when the parent dies, it ends, too"""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
 
 
 def in_processes(function, jobs):
@@ -505,9 +497,7 @@ def in_processes(function, jobs):
     if min(len(jobs), cores) < 2:
         yield from map(function, jobs)
         return
-    import multiprocessing
-    with ProcessPoolExecutor(min(len(jobs), cores), multiprocessing.get_context("spawn"),
-                             ignore_ctrl_c) as pool:
+    with ProcessPoolExecutor(min(len(jobs), cores), multiprocessing.get_context("spawn"), helper) as pool:
         try:
             yield from pool.map(function, jobs, chunksize=1 + len(jobs) // (cores * 64))
         except BrokenProcessPool:

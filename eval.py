@@ -45,8 +45,7 @@ class Policy:
     not say how it decodes): a policy that always takes the likeliest action, and finds that it changes
     nothing, would do so for ever. reset() begins an episode, and the draws anew.
 
-    robot: whose numbers the actions are, by its name under [[robot]]; needed where a model was trained on
-    several.
+    robot: whose numbers the actions are, by its name under [[robot]], where a model has learnt several.
     """
 
     def __init__(self, checkpoint, device="auto", dtype="float32", temperature=0.5, seed=0, robot=None):
@@ -368,10 +367,7 @@ def paste(tiles, columns):
 
 
 def film(policy, lines, folder, n=8, size=160):
-    """
-    rollouts.gif and rollouts.png: n trials, the lines in turn and the seeds in order, with instruction and
-    outcome
-    """
+    """rollouts.gif and rollouts.png: n trials, the lines in turn, with instruction and outcome"""
     lines = [lines[i % len(lines)] for i in range(n)]
     envs, frames, results = [line.make() for line in lines], [[] for _ in lines], []
     policy.reset()

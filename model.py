@@ -372,10 +372,7 @@ class VLA(nn.Module):
         return sum(p.numel() for p in self.parameters())
 
     def flops(self, n_text: int, n_target: int) -> int:
-        """
-        forward + backward floating-point operations of a sample: 6 a weight and token, and attention's
-        products
-        """
+        """floating-point operations of a sample, forward and backward: 6 a weight and token, and attention"""
         c, N = self.config, self.config.n_image
         patches = (c.image_size // c.patch_size) ** 2
         T = patches + c.vit_cls

@@ -79,8 +79,7 @@ def train_bpe(counts: dict[bytes, int], n_merges: int,
     already (default: the 256 bytes). Returns a new dict token -> rank. A tie goes to the smaller bytes.
 
     Example: list(train_bpe({b"aab": 2, b"ab": 1}, 2))[256:] -> [b"ab", b"aab"]
-        pairs at first: "aa" 2, "ab" 3, so "ab" is merged; then the pieces are a|ab and ab, and "aab" is
-        merged
+        at first "aa" occurs twice and "ab" three times, so "ab" is merged; then the pieces are a|ab and ab
     """
     ranks = dict(ranks) if ranks is not None else {b: i for i, b in enumerate(BYTES)}
     goal = len(ranks) + n_merges
@@ -272,10 +271,7 @@ class ActionTokenizer:
         return self.ids[self.bins(actions, quiet)]
 
     def decode(self, ids) -> np.ndarray:
-        """
-        Token ids (..., D) -> actions (..., D) float32, the centres of the bins. ValueError if one is not a
-        bin.
-        """
+        """Token ids (..., D) -> actions (..., D) float32, the centres. ValueError if one is not a bin."""
         ids = np.asarray(ids)
         if ids.ndim == 0 or ids.shape[-1] != len(self.names) or ids.dtype.kind not in "iu":
             raise ValueError(f"ids have shape {ids.shape} and type {ids.dtype}; need integers, "
@@ -296,10 +292,7 @@ class ActionTokenizer:
         return np.where(self.is_terminate, bins, centres).astype(np.float32)
 
     def state(self) -> dict:
-        """
-        Bounds, names and scheme as plain types. The tokenizer has its own .state; several robots may share
-        it.
-        """
+        """Bounds, names and scheme as plain types. The tokenizer has a .state of its own."""
         return {"low": self.low.tolist(), "high": self.high.tolist(), "scheme": self.scheme,
                 "names": list(self.names), "n_bins": int(self.n_bins)}
 

@@ -207,10 +207,7 @@ def autocast(device, dtype: str):
 
 
 def forward(model, batch, config: Config, device):
-    """
-    a batch of data.Mix -> logits (M, n_vocab) and cross-entropies (M,) of its M targets, and the batch on
-    the device
-    """
+    """a batch of data.Mix -> logits (M, n_vocab) and losses (M,) of its answer tokens; and the moved batch"""
     batch = {name: x.to(device, non_blocking=device.type == "cuda") for name, x in batch.items()}
     with autocast(device, config.dtype):
         answer = batch["label"] != ASKED        # the loss is on what is answered: words and actions alike
@@ -314,7 +311,7 @@ def make_batches(mix, config: Config, ranks, steps):
     return iter(torch.utils.data.DataLoader(
         mix, batch_size=None, sampler=[(step, k) for step in steps for k in ranks.micro],
         num_workers=config.workers, pin_memory=ranks.device.type == "cuda",
-        worker_init_fn=data.ignore_ctrl_c,
+        worker_init_fn=data.helper,
         # forked workers share the logs; spawned ones would copy them
         multiprocessing_context="fork" if config.workers and sys.platform == "linux" else None))
 
@@ -611,8 +608,8 @@ def only_run(out: Path, resume: bool):
 
 def begin_log(path: Path, start: int):
     """
-    keep the lines up to step start; what a killed run wrote after its last checkpoint, perhaps half a line,
-    goes
+    Keep the lines of log.jsonl up to step start. What a killed run wrote after its last checkpoint, perhaps
+    half a line, is dropped.
     """
     kept = []
     begun = start and path.exists()
@@ -628,7 +625,8 @@ def begin_log(path: Path, start: int):
 @contextlib.contextmanager
 def stop_between_steps():
     """
-    Ctrl-C, or a scheduler's SIGTERM, ends the run after the step it comes in, so that nothing is half done
+    Ctrl-C, or a scheduler's SIGTERM, ends the run after the step it comes in, so that nothing is half done.
+    Yields a list that is empty until then.
     """
     stopped, previous = [], {}
     if threading.current_thread() is threading.main_thread():

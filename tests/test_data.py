@@ -3,6 +3,10 @@ import io
 import multiprocessing
 import os
 import re
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -167,6 +171,12 @@ def test_a_task_shown_once_is_trained_on_and_so_is_a_log_of_one_episode(actions)
         data.RobotData(robot_log(episodes=1), actions, 40, 16, held_out=True)
 
 
+def test_a_cropped_picture_is_asked_no_questions_about_places(actions):
+    for augment in (False, True):
+        robot = data.RobotData(robot_log(), actions, 60, 16, augment=augment)
+        assert (len(robot.sample(np.random.default_rng(0))[1]) > 1) != augment
+
+
 # -- the mix
 
 def test_a_batch_is_fixed_by_its_step_alone(actions):
@@ -266,6 +276,8 @@ def test_a_half_that_is_not_used_stays_unopened_and_one_that_is_missing_is_named
     assert list(logs["robot"]) == ["tiny"] and logs["web"] == {}
     with pytest.raises(ValueError, match=re.escape("needs a table [[web]]")):
         data.open_logs(type("C", (), {**config, "web": [], "robot_fraction": .5}), quiet=True)
+    with pytest.raises(ValueError, match="has an until, so there is no web after that"):
+        data.open_logs(type("C", (), {**config, "web": [{"format": "tiny", "until": 5}], "robot_fraction": .5}), quiet=True)
 
 
 def test_another_robot_does_not_inherit_bounds_by_its_name(actions):
@@ -301,6 +313,25 @@ def test_the_death_of_a_helper_process_is_noticed():
     with pytest.raises(ValueError, match="a helper process was killed"):
         list(data.in_processes(die, range(4)))
     assert not multiprocessing.active_children()
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity") or len(os.sched_getaffinity(0)) < 2, reason="no helpers, or no /proc")
+def test_helpers_end_when_their_parent_is_killed(tmp_path):
+    script = tmp_path / "job.py"
+    script.write_text("import os, sys, time\nfrom pathlib import Path\nimport data\n"
+                      "def job(x):\n    Path(sys.argv[1], str(os.getpid())).touch(), time.sleep(60)\n"
+                      "if __name__ == '__main__':\n    list(data.in_processes(job, range(4)))\n")
+    (tmp_path / "pids").mkdir()
+    parent = subprocess.Popen([sys.executable, script, tmp_path / "pids"], env={**os.environ, "PYTHONPATH": str(Path(data.__file__).parent)})
+    until = time.monotonic() + 60
+    while len(pids := os.listdir(tmp_path / "pids")) < 2 and time.monotonic() < until:
+        time.sleep(.1)
+    parent.kill()
+    parent.wait()
+    while alive := [p for p in pids if Path("/proc", p, "cmdline").exists() and Path("/proc", p, "cmdline").read_bytes()]:
+        assert time.monotonic() < until, alive
+        time.sleep(.1)
+    assert len(pids) == 2
 
 
 def test_a_folder_is_made_whole_or_not_at_all(tmp_path):

@@ -413,9 +413,9 @@ def test_an_action_of_any_width_trains_acts_and_is_measured(tmp_path, D, frames)
     log = robot(tmp_path / "robot")
     found = held_out.evaluate(policy, log, 3, quiet=True)
     assert found["episodes"] == 2 and found["steps"] == 10
-    held_out = data.RobotData(log, policy.actions, text_len=60, hold_out=3, held_out=True)
-    known = np.setdiff1d(np.arange(30), held_out.index)
-    firsts = [abs(log.actions[i, 1] - log.actions[known, 1].mean()) for i in held_out.index if held_out.previous(i) == i]
+    test = data.RobotData(log, policy.actions, text_len=60, hold_out=3, held_out=True)
+    known = np.setdiff1d(np.arange(30), test.index)
+    firsts = [abs(log.actions[i, 1] - log.actions[known, 1].mean()) for i in test.index if test.previous(i) == i]
     want = ((10 - len(firsts)) * .1 + sum(firsts)) / 10
     assert found["drivers"]["action of the step before"]["l1"]["a0"] == pytest.approx(want, rel=1e-3)
 
@@ -482,6 +482,17 @@ def test_another_robot_does_not_inherit_bounds_by_its_name(tmp_path):
     far += ', name="far"'
     path = train.train(config(tmp_path / "c", "--robot", far, *ROBOT_ONLY, "--init_from", str(path)))
     assert evaluation.Policy(path, "cpu", robot="far").actions.high[1] > 30
+
+
+def test_a_checkpoint_learns_a_second_robot_whose_numbers_are_measured_by_its_own_names(tmp_path):
+    """the first robot stays known, but is not in this run; the one without held-out episodes shifts nothing"""
+    two = source("folder", write_robot(tmp_path / "two"), name="two", hold_out=3)
+    four = source("folder", write_robot(tmp_path / "four", D=4), name="four", hold_out=3)
+    idle = source("folder", write_robot(tmp_path / "idle"), name="idle", hold_out=0)
+    path = train.train(config(tmp_path, "--robot", two, *ROBOT_ONLY))
+    train.train(config(tmp_path / "more", "--robot", idle, four, *ROBOT_ONLY, "--init_from", str(path)))
+    line = json.loads((tmp_path / "more/out/log.jsonl").read_text().splitlines()[-1])
+    assert set(line["l1"]) == {"terminate", "a0", "a1", "a2", "a3"}
 
 
 def test_a_run_on_a_log_resumes_bit_for_bit_and_not_on_another_log(tmp_path):

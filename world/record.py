@@ -230,9 +230,10 @@ class WebPictures(Recorded):
     """
     Pictures without a robot, and questions about them.
 
-        vocabulary      which things there are, those that only the web knows among them: small, medium or
-        full pictures        how many easy            only what the robot knows, to begin with: no new
-        things, no cards, no people questions       what is asked about them (web.QUESTIONS), and how often
+        vocabulary      which things there are, also those that only the web knows: small, medium or full
+        pictures        how many
+        easy            only what the robot knows, to begin with: no new things, no cards, no people
+        questions       what is asked about them (web.QUESTIONS), and how often
     """
     options = {"vocabulary": "small", "pictures": 20000, "easy": False,
                "questions": {"locate": 1, "way": 1, "what at": 1, "caption": 1}}

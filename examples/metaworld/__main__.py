@@ -7,9 +7,9 @@ tasks. "Open" and "close" begin with the same picture, so the words must decide.
     python train.py --config examples/metaworld/metaworld.toml
     python -m examples.metaworld eval           # closed loop, in scenes that no demonstration shows
 
-What a simulator must do for the table is in class Scene: reset, step, instruction; and, because it can,
-expert, swapped and render. The scenes and the camera are this file's own, so its numbers are not those of a
-Meta-World benchmark.
+Class Scene shows what a simulator needs for the table: reset, step and instruction. It also has expert,
+swapped and render, which are optional. The scenes and the camera are this file's own, so its numbers are not
+those of a Meta-World benchmark.
 """
 import argparse
 import functools
@@ -43,7 +43,8 @@ LIMIT = 50                                                  # steps of a trial
 
 class Scene:
     """
-    A task of Meta-World as an environment (eval.Line). A step is four of its own: at most 4 cm an axis.
+    A task of Meta-World as an environment (eval.Line). One step is four of the simulator's: at most 4 cm an
+    axis.
     """
 
     def __init__(self, instruction):
@@ -62,8 +63,8 @@ class Scene:
 
     def reset(self, seed):
         """
-        A seed is the same scene for "open" and "close". Meta-World begins them apart, which gives the answer
-        away.
+        A seed gives the same scene to "open" and "close". Meta-World begins them with different
+        pictures, which would give the answer away.
         """
         place = np.random.default_rng(seed).uniform(*PLACES[self.thing])
         about = dict(env_cls=type(self.env), rand_vec=place, partially_observable=False)
@@ -78,7 +79,8 @@ class Scene:
 
     def step(self, action):
         """
-        action: terminate; dx, dy, dz, gripper in -1..1. The trial ends when it is done, or by terminate.
+        action: terminate; dx, dy, dz, gripper in -1..1. The trial ends when the task is done, or when the
+        action says terminate.
         """
         stop, *moves = action
         self.steps += 1
@@ -92,12 +94,11 @@ class Scene:
         return bool(info["success"])
 
     def expert(self):
-        """
-        What the script would do, in five sizes an axis: few bins are learned sooner.
-        """
+        """What the script would do, in five sizes an axis: few bins are learned sooner."""
         return np.array([0, *np.round(self.script.get_action(self.state).clip(-1, 1) * 2) / 2 + 0.])
 
     def swapped(self):
+        """the other task of this scene"""
         return f"{'close' if self.verb == 'open' else 'open'} the {self.thing}"
 
     def render(self):
@@ -137,7 +138,7 @@ def record(folder, episodes):
 
 
 def evaluate(checkpoint, trials):
-    """Prints the table of eval.py, and writes rollouts.gif beside the checkpoint."""
+    """Prints the table of eval.py, and writes rollouts.gif and rollouts.png beside the checkpoint."""
     from eval import Line, Policy, film, measure, table
     # one simulator a task, for all of its trials
     policy, scene = Policy(checkpoint), functools.cache(Scene)
@@ -158,7 +159,9 @@ def main():
     command.add_argument("--trials", type=int, default=50, help="of each task and driver (50)")
     args = parser.parse_args()
     try:
-        record(args.folder, args.episodes) if args.command == "record" else \
+        if args.command == "record":
+            record(args.folder, args.episodes)
+        else:
             evaluate(args.checkpoint, args.trials)
     except (ValueError, OSError) as e:
         sys.exit(f"error: {e}")

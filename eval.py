@@ -166,25 +166,27 @@ class Line(NamedTuple):
     at_once: int = 200
 
 
-def rollouts(envs, seeds, act, watch=None):
+def rollouts(envs, seeds, act, watch=None, frames=1):
     """
     Steps all environments to their ends. act(envs, histories) of those still going -> actions; a history is
-    the list of an episode's pictures, the newest last. watch(i, env): called before the first step and
-    after each. Returns a dict for each: its last info, and "success", "terminated", "steps".
+    the list of an episode's last pictures, at most `frames`, the newest last. watch(i, env): called before
+    the first step and after each. Returns a dict for each: its last info, and "success", "terminated",
+    "steps".
     """
     histories = [[env.reset(seed=seed)[0]["image"]] for env, seed in zip(envs, seeds)]
-    results = [None] * len(envs)
+    results, steps = [None] * len(envs), 0
     for i, env in enumerate(envs):
         watch and watch(i, env)
     while going := [i for i, result in enumerate(results) if result is None]:
         actions = act([envs[i] for i in going], [histories[i] for i in going])
+        steps += 1
         for i, action in zip(going, actions):
             obs, reward, terminated, truncated, info = envs[i].step(action)
-            histories[i].append(obs["image"])
+            histories[i] = [*histories[i], obs["image"]][-frames:]
             watch and watch(i, envs[i])
             if terminated or truncated:
                 results[i] = {**info, "success": bool(info.get("success", reward > 0)),
-                              "terminated": bool(terminated), "steps": len(histories[i]) - 1}
+                              "terminated": bool(terminated), "steps": steps}
     return results
 
 
@@ -231,7 +233,7 @@ def measure(policy, lines, trials=200, drivers=DRIVERS, first_seed=TRIAL_SEED, q
                         env.reset(seed=seed)
                     kept = [(env, seed) for env, seed in zip(envs, part) if env.swapped()]
                     envs, part = zip(*kept) if kept else ((), ())
-                results += rollouts(envs, part, act)
+                results += rollouts(envs, part, act, frames=policy.config["frames"])
             rows.append(row(line, name, results, first_seed))
     bar.close()
     return rows
@@ -373,7 +375,8 @@ def film(policy, lines, folder, n=8, size=160):
     policy.reset()
     for i, (line, env) in enumerate(zip(lines, envs)):      # one after the other: they may share a simulator
         result, = rollouts([env], [TRIAL_SEED + i], driver("policy", policy, line),
-                           lambda _, env, i=i: frames[i].append((env.render(), env.instruction)))
+                           lambda _, env, i=i: frames[i].append((env.render(), env.instruction)),
+                           policy.config["frames"])
         results.append(result)
 
     def at(i, t):

@@ -55,7 +55,8 @@ def sheet(policy, lines, path, n=3, size=200):
             return actions
         policy.reset()
         first = evaluation.TRIAL_SEED
-        for env, result in zip(envs, evaluation.rollouts(envs, range(first, first + n), act)):
+        results = evaluation.rollouts(envs, range(first, first + n), act, frames=policy.config["frames"])
+        for env, result in zip(envs, results):
             picture = ring(env.render(), last_place(thoughts[id(env)]))
             outcome, color = ("success", "green") if result["success"] else (result["outcome"], "red")
             tiles.append(evaluation.tile(picture, size, env.instruction, outcome, color, rows=3))

@@ -161,6 +161,19 @@ def test_every_trial_has_a_scene_of_its_own():
     assert seen == [7, 8, 9, 10]
 
 
+@pytest.mark.parametrize("frames", [1, 2])
+def test_the_policy_is_given_the_last_pictures_and_no_more_are_kept(frames):
+    lengths, last = [], []
+
+    def act(envs, histories):
+        lengths.append(len(histories[0]))
+        last.append(histories[0][-1])
+        return [[0., 0.]] * len(envs)
+    result, = evaluation.rollouts([tiny.Env()], [7], act, frames=frames)
+    assert lengths == [min(frames, t + 1) for t in range(result["steps"])] and len(lengths) > 2
+    assert all(p.shape == last[0].shape for p in last)
+
+
 def test_the_words_of_the_controls_reach_the_policy(run):
     policy, said = Policy(run, "cpu"), []
     policy.act_batch = lambda histories, prompts: said.append(prompts) or np.array([[1., 0.]] * len(prompts))

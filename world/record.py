@@ -10,6 +10,7 @@ reads logs; it never asks the expert.
 The key is a hash of the code that draws and of the settings that it draws from, so a change in either makes
 a new folder. Questions, places, wishes and plans are made when a sample is read; they are not in the key.
 """
+import functools
 import hashlib
 import json
 from pathlib import Path
@@ -23,10 +24,16 @@ from world import scene, trials, web
 from world.scene import INSTRUCTIONS, KINDS, VOCABULARIES, WORDINGS
 
 
-def corpus(vocabulary: str, n: int = 4000):
+@functools.cache
+def corpus(vocabulary: str, n: int = 4000) -> tuple:
     """
     Text that the tokenizer is trained on: instructions, and questions about pictures that are never drawn.
+    Both logs of the world ask for it, so it is kept.
     """
+    return tuple(_sentences(vocabulary, n))
+
+
+def _sentences(vocabulary, n):
     rng = np.random.default_rng(0)
     names, shown = VOCABULARIES[vocabulary], web.on_the_web(vocabulary)
     # chance would rarely allow wishes, so they come at the end, each equally often

@@ -80,8 +80,9 @@ def main():
             time.sleep(rng.uniform(2, 9))
             if child.poll() not in (None, 0):
                 sys.exit(f"kill {k}: the run ended by itself:\n{child.stderr.read().decode()[-2000:]}")
-            os.killpg(child.pid, signal.SIGKILL)
-            child.wait()
+            if child.poll() is None:                        # else it was over sooner
+                os.killpg(child.pid, signal.SIGKILL)
+                child.wait()
             state = train.load(path) if path.exists() else None
             steps.append(state["step"] if state else 0)
             equal += state is None or digest(state) == right[state["step"]]

@@ -364,7 +364,7 @@ def read_picture(source, name) -> np.ndarray:
                         formats=("JPEG", "PNG")) as picture:
             if picture.width * picture.height > 50_000_000:
                 raise ValueError(f"it has {picture.width} x {picture.height} pixels; make it smaller")
-            if picture.mode.startswith(("I", "F")):
+            if picture.mode.startswith(("I", "F")) or ";16" in str(picture.tile):       # ;16: 16-bit colours
                 raise ValueError(f"its pixels are {picture.mode!r}, more than 8 bits; "
                                  "scale them to 8 bits yourself")
             # a camera held upright says so in EXIF

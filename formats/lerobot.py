@@ -163,6 +163,7 @@ class LeRobot(IndexedLog):
 
     def files(self):
         extra("pyarrow")
+        self.path = self.path.absolute()        # else so100: in so100:v1/meta would be taken for a protocol
         info = self.path / "meta/info.json"
         if not info.exists():
             raise ValueError(f"{self.path} has no meta/info.json; give the folder of a LeRobot data set")
@@ -249,6 +250,7 @@ class LeRobot(IndexedLog):
         if not found or len(found) > 1 and found[0] != names[0]:
             raise ValueError(f"{self.path}: {len(found)} folders have videos of {self.camera}, but not "
                              f"that in meta/info.json, {self.video_path}; download it, or choose another one")
+        inside(self.path, found[0], self.settings["outside"])       # the name of a camera may lead out, too
         self.video_path, self.starts = found[0], {}
         self.described_by = (*self.described_by, stars(found[0]))
         *keys, until = ["episode_index", *(f"videos/{self.camera}/{key}" for key in (

@@ -93,9 +93,11 @@ class Folder(IndexedLog):
         if not all(type(q) is list and len(q) == 2 and all(type(text) is str and text.strip() for text in q)
                    for q in questions):
             raise ValueError(f"its questions are {short(questions)}; each must be [question, answer]")
-        return {"id": row["episode"], "action": action, "instruction": row["instruction"],
-                "where": (offset, bool(thought.strip()), bool(questions)),
-                "picture": checksum(self.path, row["image"], self.settings["outside"])}
+        check = checksum(self.path, row["image"], self.settings["outside"])
+        if thought or questions:                # the fingerprint has to change with them, too
+            check = zlib.crc32(repr((thought, questions)).encode(), check)
+        return {"id": row["episode"], "action": action, "instruction": row["instruction"], "picture": check,
+                "where": (offset, bool(thought.strip()), bool(questions))}
 
     def row(self, i):
         """the line of step i"""

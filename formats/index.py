@@ -13,12 +13,14 @@ the index is in memory (60 bytes a step).
 The same pass checks the files, counts what it leaves out, and finds the bounds of the bins. folder.py,
 rlds.py and lerobot.py say where in the files of their format the steps are. All else is here.
 """
+import functools
 import hashlib
 import io
 import json
 import os
 import re
 import sys
+import zlib
 from collections import Counter
 from pathlib import Path
 
@@ -47,6 +49,14 @@ class IndexedLog(Log):
     described_by = ()           # patterns of files that say what the others hold: a change makes a new index
 
     def __init__(self, *, cache, size, quiet, **options):
+        try:
+            self.prepare(cache, quiet, options)
+        except ValueError as e:
+            if str(e) == one_line(e, 1000):
+                raise
+            raise ValueError(one_line(e, 1000)) from None
+
+    def prepare(self, cache, quiet, options):
         self.settings, self.path, kind = options, Path(options["path"]).expanduser(), type(self).__name__
         if not self.path.is_dir():
             raise ValueError(f"{self.path}: there is no such folder; give the one that holds the {kind} log")
@@ -184,7 +194,7 @@ class IndexedLog(Log):
             idle = (np.abs(a - a[:1] * gripper) < NOTHING) & (gripper | ~choice)            # (T, D)
             idle = idle[:, 1:].all(1) & self.settings["skip_idle"]
             first = len(a) if idle.all() else int(idle.argmin())
-            told = np.array([bool(words.strip()) for words in e["instructions"]])
+            told = np.array([says_something(words) for words in e["instructions"]])
             keep = told & (np.arange(len(a)) >= first)
             skipped["first steps that do nothing"] += first
             if first == len(a):
@@ -242,6 +252,15 @@ def with_a_stop(found, skipped, notes):
     return good
 
 
+@functools.lru_cache(100_000)
+def says_something(words: str) -> bool:
+    """Is there an instruction? Nobody can be asked to do "" or "..." (prompt() refuses both)."""
+    try:
+        return bool(prompt(words))
+    except ValueError:
+        return False
+
+
 def is_choice(values) -> bool:
     """
     Does a number choose (left, right, up; a button) rather than measure? Then its values are whole numbers,
@@ -271,6 +290,11 @@ def short(value, n=80) -> str:
     """repr(value), cut to n letters, for an error message"""
     text = repr(value)
     return text if len(text) <= n else text[:n] + "..."
+
+
+def one_line(error, n=300) -> str:
+    """What an error says, without line breaks, cut to n letters. Names in a file may hold anything."""
+    return " ".join(str(error).splitlines())[:n]
 
 
 def parse_json(raw: bytes):
@@ -353,17 +377,33 @@ def kept(folder: Path, make) -> str:
     return found
 
 
+def check_png(raw: bytes):
+    """
+    ValueError if a part of a PNG does not match its checksum or is cut off. Pillow does not look at those of
+    pixels.
+    """
+    at, kind = 8, b""
+    while kind != b"IEND":
+        n, kind = int.from_bytes(raw[at:at + 4], "big"), raw[at + 4:at + 8]
+        if zlib.crc32(raw[at + 4:at + 8 + n]) != int.from_bytes(raw[at + 8 + n:at + 12 + n], "big") \
+                or at + 12 + n > len(raw):
+            raise ValueError(f"its part {kind!r} at byte {at} does not match its checksum, or is cut off")
+        at += 12 + n
+
+
 def read_picture(source, name) -> np.ndarray:
     """
     The one place that opens a picture: source, a path or bytes of a JPEG or PNG -> (H, W, 3) uint8.
-    16-bit and float pixels, which 8 bits would cut without a word, and more than 50 million pixels are
-    errors that name the picture.
+    16-bit and float pixels, which 8 bits would cut without a word, more than 50 million pixels, and a PNG of
+    which a checksum does not match are errors that name the picture.
     """
     try:
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source,
-                        formats=("JPEG", "PNG")) as picture:
+        raw = source if isinstance(source, bytes) else Path(source).read_bytes()
+        with Image.open(io.BytesIO(raw), formats=("JPEG", "PNG")) as picture:
             if picture.width * picture.height > 50_000_000:
                 raise ValueError(f"it has {picture.width} x {picture.height} pixels; make it smaller")
+            if picture.format == "PNG":
+                check_png(raw)
             if picture.mode.startswith(("I", "F")) or ";16" in str(picture.tile):       # ;16: 16-bit colours
                 raise ValueError(f"its pixels are {picture.mode!r}, more than 8 bits; "
                                  "scale them to 8 bits yourself")
@@ -371,5 +411,5 @@ def read_picture(source, name) -> np.ndarray:
             return np.asarray(ImageOps.exif_transpose(picture).convert("RGB"))
     except FileNotFoundError:
         raise ValueError(f"{name}: this picture is named in the log, but is not there") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as e:
-        raise ValueError(f"{name} cannot be read as a picture: {e}") from None
+    except Exception as e:                              # damage, of EXIF too, makes Pillow raise anything
+        raise ValueError(f"{name} cannot be read as a picture: {one_line(e)}") from None

@@ -8,7 +8,8 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from formats.index import MOST_NUMBERS, IndexedLog, inside, json_lines, read_json, read_picture, short
+from formats.index import (MOST_NUMBERS, IndexedLog, inside, json_lines, one_line, read_json, read_picture,
+                           short)
 
 
 def extra(module):
@@ -26,7 +27,7 @@ def reading(what):
     try:
         yield
     except Exception as e:
-        reason = f"{type(e).__name__}: {e}"
+        reason = f"{type(e).__name__}: {one_line(e)}"
         raise ValueError(f"{what} cannot be read ({reason}); is it whole? download it again") from None
 
 
@@ -87,7 +88,11 @@ class Video:
         if last is None or last.time >= t + near or last.is_corrupt:
             return None
         self.last = last
-        return np.rot90(last.to_ndarray(format="rgb24", threads=1), last.rotation // 90)
+        try:
+            pixels = last.to_ndarray(format="rgb24", threads=1)
+        except TypeError:       # PyAV 15, which LeRobot asks for, knows no threads here and needs none
+            pixels = last.to_ndarray(format="rgb24")
+        return np.rot90(pixels, last.rotation // 90)
 
 
 @functools.cache

@@ -62,14 +62,15 @@ def read_header(path) -> tuple[int, dict]:
         except (KeyError, TypeError, ValueError):
             fits = False
         if not fits:
-            raise ValueError(f"{path}: {key!r} is {short(entry, 200)}, which does not fit a file of {size} "
-                             f"bytes or is not of type {', '.join(DTYPES)}; the file is cut short or damaged")
+            raise ValueError(f"{path}: {short(key)} is {short(entry, 200)}, which does not fit a file of "
+                             f"{size} bytes or is not of type {', '.join(DTYPES)}; the file is cut short or "
+                             "damaged")
         found[key] = dtype, shape, begin, end
     at = 0
     for key, (_, _, begin, end) in sorted(found.items(), key=lambda item: item[1][2:]):
         if begin != at:
-            raise ValueError(f"{path}: {key!r} begins at byte {begin} of the numbers, but the one before "
-                             f"ends at {at}; the file is damaged")
+            raise ValueError(f"{path}: {short(key)} begins at byte {begin} of the numbers, but the one "
+                             f"before ends at {at}; the file is damaged")
         at = end
     if 8 + n + at != size:
         raise ValueError(f"{path} has {size} bytes, of which header and tensors fill {8 + n + at}; it is "
@@ -88,7 +89,8 @@ def read_safetensors(path) -> dict[str, torch.Tensor]:
             f.readinto(x.numpy())
             tensors[key] = x.view(dtype).view(shape) if end > begin else torch.empty(shape, dtype=dtype)
             if not torch.isfinite(tensors[key]).all():
-                raise ValueError(f"{path}: {key!r} has numbers that are NaN or infinite; the file is damaged")
+                raise ValueError(f"{path}: {short(key)} has numbers that are NaN or infinite; the file is "
+                                 "damaged")
     return tensors
 
 
@@ -157,7 +159,7 @@ class Weights:
 
     def fill(self, module, new):
         if self.tensors:
-            keys = ", ".join(sorted(self.tensors)[:5])
+            keys = ", ".join(map(short, sorted(self.tensors)[:5]))
             raise ValueError(f"{self.path}: {keys}: not understood; is it the right kind of model?")
         with torch.no_grad():
             for name, x in new.items():

@@ -15,7 +15,7 @@ import eval as evaluation
 import tiny
 import train
 from formats import held_out
-from formats.index import is_choice
+from formats.index import is_choice, read_picture
 from test_weights import write_gpt2_files
 
 
@@ -114,6 +114,7 @@ def replaced(**changes):
     (lambda lines: [{**line, "action": []} for line in lines], "has no action"),
     (lambda lines: [{**line, "action": [0] * 1001} for line in lines], "an action of 1001 numbers; it has 1 to 1000"),
     (lambda lines: [{**line, "instruction": " "} for line in lines], "{'episodes without an instruction': 6}"),
+    (lambda lines: [{**line, "instruction": " ... "} for line in lines], "{'episodes without an instruction': 6}"),
     (lambda lines: [], "its first line has no action; it is empty")])
 def test_a_bad_line_of_a_folder_log_is_named(tmp_path, change, message):
     with pytest.raises(ValueError, match=re.escape(message)):
@@ -131,6 +132,13 @@ def test_a_line_that_is_not_json_is_named(tmp_path, line, message):
     for opened, name in ((lambda: robot(folder), "steps.jsonl, line 31"), (lambda: web(tmp_path / "vqa"), "questions.jsonl, line 2")):
         with pytest.raises(ValueError, match=f"{name}: .*{message}"):
             opened()
+
+
+def test_an_instruction_of_full_stops_is_none_and_its_step_is_left_out(tmp_path):
+    """the prompt of such a step would be an error in the middle of a run"""
+    log = robot(write_robot(tmp_path / "robot", change=replaced(instruction=" ?! ")))
+    assert len(log) == 29 and log.counts["skipped"] == {"steps without an instruction": 1}
+    assert all(log.request(i, None)[0] for i in range(29)) and len(list(log.texts())) == 2
 
 
 def test_byte_order_marks_empty_lines_and_line_separators_of_unicode_are_no_trouble(tmp_path):
@@ -243,18 +251,30 @@ def encoded(picture, kind, **options):
     return file.getvalue()
 
 
-def bomb():
+def raw_png(side, body, depth=8):
+    """a PNG of `side` x `side` colours that says so, whatever its pixels are"""
     def chunk(kind, body):
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-    size = struct.pack(">IIBBBBB", 20_000, 20_000, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", size) + chunk(b"IDAT", zlib.compress(bytes(99))) + chunk(b"IEND", b"")
+    size = struct.pack(">IIBBBBB", side, side, depth, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", size) + chunk(b"IDAT", zlib.compress(body)) + chunk(b"IEND", b"")
+
+
+def damaged_exif():
+    """a JPEG that is to be turned, of which a number of EXIF calls itself a text"""
+    exif = Image.Exif()
+    exif[0x0112], exif[0x0100] = 6, 8
+    return encoded(Image.new("L", (8, 8)), "JPEG", exif=exif).replace(b"\x01\x00\x00\x04", b"\x01\x00\x00\x02")
 
 
 @pytest.mark.filterwarnings("ignore:Image size")
 @pytest.mark.parametrize("name, picture, message", [
+    ("exif.jpg", damaged_exif(), "cannot be read as a picture"),
     ("deep.png", encoded(Image.fromarray(np.full((8, 8), 3000, np.uint16)), "PNG"), "more than 8 bits"),
+    ("colours.png", raw_png(8, bytes(8 * 49), depth=16), "more than 8 bits"),
     ("x.jpg", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\nshowpage\n", "cannot be read as a picture"),
-    ("x.gif", encoded(Image.new("L", (8, 8)), "GIF"), "cannot be read as a picture"), ("large.png", bomb(), "pixels")])
+    ("x.gif", encoded(Image.new("L", (8, 8)), "GIF"), "cannot be read as a picture"),
+    ("wide.png", raw_png(8000, bytes(99)), "it has 8000 x 8000 pixels"), ("large.png", raw_png(20_000, bytes(99)), "pixels")],
+    ids=["damaged EXIF", "16 bit grey", "16 bit colours", "EPS", "GIF", "64 million pixels", "400 million pixels"])
 def test_pictures_of_other_kinds_or_sizes_are_refused_when_the_log_is_opened(tmp_path, name, picture, message):
     folder, vqa = write_actions(tmp_path / "robot", [[.1]]), write_vqa(tmp_path / "vqa", [{"image": name, "answer": "a"}])
     write_lines(folder / "steps.jsonl", [{"episode": 0, "instruction": "go", "image": name, "action": [.1]}])
@@ -262,6 +282,29 @@ def test_pictures_of_other_kinds_or_sizes_are_refused_when_the_log_is_opened(tmp
         (folder / name).write_bytes(picture), (vqa / name).write_bytes(picture)
         with pytest.raises(ValueError, match=f"{name}.*{message}"):
             opened()
+
+
+def test_a_png_of_which_any_byte_has_changed_is_refused(tmp_path):
+    """all of it has checksums, of which Pillow looks at those that are not of pixels"""
+    whole = encoded(Image.fromarray(np.random.default_rng(0).integers(0, 256, (6, 5, 3), np.uint8)), "PNG")
+    assert read_picture(whole, "a.png").shape == (6, 5, 3)
+    for i in range(len(whole)):
+        for bad in (whole[:i] + bytes([whole[i] ^ 1 << i % 8]) + whole[i + 1:], whole[:i]):
+            with pytest.raises(ValueError, match="^a.png cannot be read as a picture"):
+                read_picture(bad, "a.png")
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_whatever_exif_says_the_picture_is_read_or_refused_by_name():
+    whole, refusals = b"MM\0*\0\0\0\x08\0\1\x01\x12\0\3\0\0\0\1\0\6\0\0\0\0\0\0", 0
+    for n in range(1, len(whole)):
+        for exif in (whole, whole[:n], whole[:n] + b"\xff" + whole[n + 1:]):
+            try:
+                assert read_picture(encoded(Image.new("RGB", (8, 8)), "PNG", exif=exif), "a.png").shape == (8, 8, 3)
+            except ValueError as e:
+                assert str(e).startswith("a.png cannot be read as a picture") and exif != whole
+                refusals += 1
+    assert refusals > 2
 
 
 def test_a_picture_is_shown_as_its_exif_says(tmp_path):
@@ -285,6 +328,8 @@ def test_pictures_outside_of_the_folder_are_refused_unless_the_table_says_so(tmp
             with pytest.raises(ValueError, match=f"{re.escape(repr(name))}, which is outside of its folder; .*outside = true"):
                 opened()
             assert opened(outside=True).picture(0).shape == (8, 8, 3)
+            with pytest.raises(ValueError, match="which is outside of its folder"):     # although its index is there now
+                opened()
     (folder / "link.png").symlink_to(tmp_path / "secret.png")           # made here, by who downloaded the log
     write_lines(folder / "steps.jsonl", [{"episode": 0, "instruction": "go", "image": "a/../link.png", "action": [.1]}])
     assert len(robot(folder)) == 1
@@ -361,6 +406,14 @@ def test_the_fingerprint_is_that_of_lines_and_pictures_but_not_of_the_place(tmp_
     Image.new("RGB", Image.open(picture).size, "red").save(picture)
     found.append(opened(tmp_path / "log").fingerprint)
     assert len({*found}) == 3 and size
+
+
+def test_the_fingerprint_is_that_of_thoughts_and_questions_too(tmp_path):
+    """they are read from the file when they are asked for, and stand in no array of the index"""
+    made = {"thought": "Plan: push.", "questions": [["How many?", "two"]]}
+    found = [robot(write_robot(tmp_path / f"{n}", change=replaced(**made | other))).fingerprint for n, other in enumerate(
+        [{}, {}, {"thought": "Plan: pull."}, {"questions": [["How many?", "six"]]}, {"questions": [["How much?", "two"]]}])]
+    assert found[0] == found[1] and len({*found}) == 4
 
 
 def test_an_index_inside_the_log_is_not_a_part_of_it(tmp_path):

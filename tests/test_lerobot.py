@@ -255,9 +255,13 @@ def test_pictures_that_are_bytes_or_files(tmp_path):
         return {"bytes": None, "path": f"images/{grey}.png"}
     log = read(write(root, kind="image", cell=cell))
     assert right(log)
-    (root / "images/10.png").unlink()
-    with pytest.raises(ValueError, match=f"episode_000000.parquet: row 0 of '{CAMERA}': this picture .* is not there"):
-        log.picture(0)
+    for i, grey in ((0, 10), (5, 70)):
+        (root / f"images/{grey}.png").rename(tmp_path / "away.png")
+        with pytest.raises(ValueError, match=f"episode_000000.parquet: row {i} of '{CAMERA}': this picture .* is not there"):
+            log.picture(i)
+        with pytest.raises(ValueError, match=f"episode_000000.parquet: row {i} of '{CAMERA}' is the file .*{grey}.png', which is not there"):
+            read(root)                                      # and at once, when the log is opened anew
+        (tmp_path / "away.png").rename(root / f"images/{grey}.png")
 
 
 def test_numbers_that_are_not_finite_leave_the_episode_out(tmp_path):
@@ -502,6 +506,14 @@ def test_pictures_stay_with_their_rows_whatever_the_clock_of_the_timestamps(tmp_
     assert len(log) == 20 and right(log) and f"2 episodes find their frames {way}" in log.summary()
 
 
+def test_how_frames_were_found_and_why_is_printed_once(tmp_path, capsys):
+    root = write(tmp_path / "set")
+    change(root, timestamp=lambda t, table: np.array(t) + 50)
+    data.open_log("robot", {"format": "lerobot", "path": str(root)}, tmp_path / "cache")
+    said = "2 episodes find their frames one a row, as their timestamps are not those of the video"
+    assert capsys.readouterr().out.count(said) == 1
+
+
 @pytest.mark.parametrize("version", ["v2.1", "v3.0"])
 def test_rows_that_were_cut_at_the_start_keep_their_frames(tmp_path, version):
     """by their timestamps; frame_index, which some tools count anew, would be three frames off"""
@@ -548,6 +560,26 @@ def test_an_episode_of_which_any_frame_is_missing_is_left_out_and_counted(tmp_pa
     if missing:                                             # a container may count time from its first frame
         assert log.counts["skipped"] == {"episodes with steps that have no frame in their video": 1}
     assert right(log)
+
+
+@pytest.mark.parametrize("cut", [True, False])
+def test_a_video_whose_last_frame_is_cut_or_zeros_is_found_out_when_the_log_is_opened(tmp_path, cut):
+    """a download that stopped, or that had made room for the whole file: the list of frames, at the front, is whole"""
+    root = write(tmp_path / "set")
+    file = root / f"videos/chunk-000/{CAMERA}/episode_000001.mp4"
+    film(file, [106 + 12 * i for i in range(12)], container={"movflags": "faststart"})
+    assert right(read(root))
+    with pytest.importorskip("av").open(str(file)) as container:
+        packet = list(container.demux(video=0))[11]
+        start, size = packet.pos, packet.size
+    whole = file.read_bytes()
+    assert start + size == len(whole)
+    file.write_bytes(whole[:-1] if cut else whole[:start] + bytes(size))
+    if cut:
+        assert read(root).counts["skipped"] == {"episodes with steps that have no frame in their video": 1}
+    else:
+        with pytest.raises(ValueError, match="episode_000001.mp4"):
+            read(root)
 
 
 def test_frames_by_time():
@@ -614,6 +646,31 @@ def test_lines_are_what_json_lines_say_they_are(tmp_path):
         read(root)
 
 
+@pytest.mark.parametrize("odd", ["a\nb", "a\u2028b", "a" * 5000], ids=["break", "separator", "long"])
+@pytest.mark.parametrize("key", ["data_path", "video_path"])
+def test_an_error_is_one_line_whatever_info_json_says(tmp_path, key, odd):
+    root = write(tmp_path / "set")
+    info(root, **{key: odd})
+    with pytest.raises(ValueError) as e:
+        read(root)
+    assert len(str(e.value).splitlines()) == 1 and len(str(e.value)) <= 1000 and str(root) in str(e.value)
+
+
+def test_a_damaged_parquet_is_one_line(tmp_path):
+    """what pyarrow says of it may have several"""
+    root = write(tmp_path / "set", "v3.0", "image")
+    file, refusals = root / "data/chunk-000/file-000.parquet", 0
+    whole = file.read_bytes()
+    for at in range(0, len(whole), len(whole) // 150):
+        file.write_bytes(whole[:at] + bytes(27) + whole[at + 27:])
+        try:
+            read(root)
+        except ValueError as e:
+            refusals += 1
+            assert len(str(e).splitlines()) == 1 and str(root) in str(e)
+    assert refusals > 50
+
+
 def test_tasks_of_v3_must_be_texts(tmp_path):
     root = write(tmp_path / "set", "v3.0", "image")
     save(root / "meta/tasks.parquet", {"task_index": [0, 1], "task": [["one"], ["two"]]})
@@ -668,6 +725,27 @@ def test_pictures_outside_of_the_folder_are_refused_unless_the_table_says_so(tmp
     with pytest.raises(ValueError, match="'../10.png', which is outside of its folder; .*outside = true"):
         read(root)
     assert right(read(root, outside=True))
+
+
+@pytest.mark.parametrize("kind", ["video", "image"])
+def test_a_camera_whose_name_leads_out_of_the_folder_is_refused(tmp_path, kind):
+    """its videos would be those of another log, or of anyone"""
+    write(tmp_path / "secret", kind=kind)
+    camera = "../../../secret/videos/chunk-000/" + CAMERA
+    root = write(tmp_path / "set", kind=kind)
+    info(root, features={"action": {"dtype": "f", "shape": [7]}, camera: {"dtype": kind}})
+    with pytest.raises(ValueError, match="outside of its folder" if kind == "video" else "has no column"):
+        read(root)
+
+
+@pytest.mark.parametrize("kind", ["video", "image"])
+@pytest.mark.parametrize("version", ["v2.1", "v3.0"])
+def test_a_folder_with_a_colon_in_its_name_is_a_path_and_no_address(tmp_path, monkeypatch, version, kind):
+    """FFmpeg and pyarrow take what stands before a colon for a protocol"""
+    write(tmp_path / "so100:v1", version, kind)
+    monkeypatch.chdir(tmp_path)
+    log = data.open_log("robot", {"format": "lerobot", "path": "so100:v1"}, "cache", quiet=True)
+    assert len(log) == 20 and right(log)
 
 
 def test_the_fingerprint_is_that_of_words_numbers_and_pictures_but_not_of_the_place(tmp_path):

@@ -402,13 +402,14 @@ def test_a_gripper_that_moves_is_a_movement(read):
 
 
 def test_episodes_without_words_pictures_or_finite_numbers_are_dropped_and_counted(read):
-    camera = "steps/observation/image_0"
+    camera, png = "steps/observation/image_0", encoded(np.zeros((8, 8, 3), np.uint8))
     log = read(BRIDGE, [bridge(words="")[0], bridge(words=" \n")[0], bridge(**{"steps/language_instruction": None})[0],
                         bridge(**{"steps/language_instruction": strings([])})[0], bridge(3, words=" go \n", seed=5)[0],
                         bridge(**{camera: None})[0], bridge(**{camera: b""})[0], bridge(**{camera: strings([b""] * 4)})[0],
+                        *(bridge(**{camera: strings([png if t != missing else b"" for t in range(4)])})[0] for missing in (0, 1, 3)),
                         bridge(actions=np.full((4, 7), np.nan))[0], bridge(actions=np.full((4, 7), -np.inf))[0], bridge(0)[0]])
     assert log.counts == {"episodes": 1, "steps": 3, "skipped": {
-        "episodes without an instruction": 4, "episodes without pictures": 4, "episodes with an action that is not finite": 2}}
+        "episodes without an instruction": 4, "episodes without pictures": 7, "episodes with an action that is not finite": 2}}
     assert log.instructions == ["go"]
 
 
@@ -623,7 +624,7 @@ def test_sizes_that_claim_too_much_or_make_no_sense_are_one_line_at_once(tmp_pat
         opened(folder, tmp_path / "cache")
 
 
-def test_an_action_of_many_numbers_and_deep_nesting_are_refused(tmp_path):
+def test_an_action_of_many_numbers_and_deep_nesting_are_refused(tmp_path, monkeypatch):
     folder = write(tmp_path / "robots", {**BRIDGE, "action": tensor("float32", 1000, 1000, 1000)}, [[bridge()[0]]])
     with pytest.raises(ValueError, match="features.json: an action of 1000000000 numbers; it has at most 1000"):
         opened(folder, tmp_path / "cache")
@@ -636,6 +637,12 @@ def test_an_action_of_many_numbers_and_deep_nesting_are_refused(tmp_path):
         (folder / "features.json").write_text(text)
         with pytest.raises(ValueError, match="features.json (cannot be read|is not as TFDS writes it)"):
             opened(folder, tmp_path / "cache")
+    deep = TEXT
+    for _ in range(3000):                                   # newer Pythons read JSON that is nested so deeply
+        deep = {"sequence": {"feature": deep}}
+    monkeypatch.setattr("formats.rlds.read_json", lambda path: deep)
+    with pytest.raises(ValueError, match="features.json is not as TFDS writes it"):
+        opened(folder, tmp_path / "cache")
 
 
 @pytest.mark.parametrize("change", [{"name": 7}, {"splits": [{"name": 7, "shardLengths": ["1"]}]}, {"fileFormat": ["tfrecord"]},
@@ -651,6 +658,17 @@ def test_texts_and_sizes_of_dataset_info_are_checked_and_not_converted(tmp_path,
     else:
         with pytest.raises(ValueError, match=f"{file} is not as TFDS writes it"):
             opened(folder, tmp_path / "cache")
+
+
+@pytest.mark.parametrize("odd", ["a\nb", "a\u2028b", "a" * 5000], ids=["break", "separator", "long"])
+@pytest.mark.parametrize("key", ["name", "fileFormat"])
+def test_an_error_is_one_line_whatever_a_data_set_is_called(tmp_path, key, odd):
+    folder = write(tmp_path / "robots", BRIDGE, [[bridge()[0]]])
+    about = json.loads((folder / "dataset_info.json").read_text())
+    (folder / "dataset_info.json").write_text(json.dumps(about | {key: odd}))
+    with pytest.raises(ValueError) as e:
+        opened(folder, tmp_path / "cache")
+    assert len(str(e.value).splitlines()) == 1 and len(str(e.value)) <= 1000 and str(folder) in str(e.value)
 
 
 def test_pictures_that_8_bits_cannot_hold_are_refused_at_once_and_exif_is_heeded(read):

@@ -118,6 +118,16 @@ def test_tensors_that_overlap_or_leave_a_hole_are_refused(tmp_path, spans, at):
         read_safetensors(path)
 
 
+@pytest.mark.parametrize("name", ["a\nb", "a\u2028b", "a" * 5000], ids=["break", "separator", "long"])
+def test_an_error_is_one_line_whatever_a_tensor_is_called(tmp_path, name):
+    makes = [lambda path: write(path, {name: torch.full((2,), math.nan)}), lambda path: write(path, gpt2() | {name: torch.ones(1)})]
+    for n, made in enumerate(makes):
+        (tmp_path / f"{n}").mkdir()
+        with pytest.raises(ValueError) as e:
+            load_gpt2(make(), made(tmp_path / f"{n}/model.safetensors"))
+        assert len(str(e.value).splitlines()) == 1 and len(str(e.value)) < 500 and str(tmp_path) in str(e.value)
+
+
 @pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
 def test_numbers_that_are_not_finite_are_refused(tmp_path, number):
     for dtype in (torch.float32, torch.float16, torch.bfloat16):

@@ -107,7 +107,7 @@ class Log:
 
 def log_class(side: str, format: str):
     """Example: log_class("web", "vqa") -> formats.folder.VQA"""
-    if format not in FORMATS[side]:
+    if type(format) is not str or format not in FORMATS[side]:
         raise ValueError(f"format = {format!r} under [[{side}]]; use one of: {', '.join(FORMATS[side])}")
     module, name = FORMATS[side][format].split(":")
     return getattr(importlib.import_module(module), name)

@@ -17,7 +17,7 @@ This file knows tensors only: no words, no robot, no files. The options gelu, vi
 so that published weights fit into the same Block (formats/weights.py).
 """
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 import torch.nn as nn
@@ -44,6 +44,11 @@ class ModelConfig:
     vit_eps: float = 1e-5       # epsilon of the ViT's LayerNorms; published ViTs have 1e-12
 
     def __post_init__(self):
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if type(value) is not f.type or f.type is int and value < 1:
+                raise ValueError(f"{f.name} is {value!r}; it must be of type {f.type.__name__}"
+                                 + ", and at least 1" * (f.type is int))
         if self.image_size % (2 * self.patch_size):
             raise ValueError(f"image_size {self.image_size} must be a multiple of 2 * patch_size = "
                              f"{2 * self.patch_size}")

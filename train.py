@@ -499,14 +499,14 @@ def read_config(argv=None) -> Config:
         except FileNotFoundError:
             presets = ", ".join(sorted(map(str, Path("configs").glob("*.toml"))))
             raise ValueError(f"no preset {path}; there are: {presets}") from None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as e:
-            raise ValueError(f"{path}: {e}") from None
+        except (ValueError, RecursionError) as e:       # not TOML, not UTF-8, a number of 5000 digits
+            raise ValueError(f"{path}: {str(e)[:1000]}") from None
     for name in preset.keys() - {f.name for f in dataclasses.fields(Config)}:
         raise ValueError(f"{path}: unknown key {name!r}; see python train.py --help")
     try:
         return Config(**{**preset, **given})
-    except ValueError as e:
-        raise ValueError(f"{path}: {e}") from None
+    except (ValueError, OverflowError) as e:
+        raise ValueError(f"{path}: {str(e)[:1000]}") from None
 
 
 # --------------------------------------------------------------------------------------------------------
@@ -537,6 +537,9 @@ def load(path, device="cpu") -> dict:
     """
     try:
         with zipfile.ZipFile(path) as archive:
+            # torch packs nothing, so what claims to unpack to more than the file has is a bomb
+            if sum(entry.file_size for entry in archive.infolist()) > os.path.getsize(path):
+                raise ValueError("it claims more than it holds")
             # torch writes a checksum of every tensor, but does not look at it again
             broken = archive.testzip()
         state = torch.load(path, map_location=device, weights_only=True) if not broken else None
@@ -561,8 +564,9 @@ def damaged(path):
     """whatever goes wrong while a checkpoint's parts are put together is one error that names the file"""
     try:
         yield
-    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, IndexError) as e:
-        raise ValueError(f"{path} is damaged ({type(e).__name__}: {str(e)[:200]}); use another one") from None
+    except Exception as e:
+        what = " ".join(str(e).split())[:200]
+        raise ValueError(f"{path} is damaged ({type(e).__name__}: {what}); use another one") from None
 
 
 def rebuild(path, state):
@@ -571,8 +575,20 @@ def rebuild(path, state):
         tokenizer = Tokenizer.from_state(state["tokenizer"])
         actions = {name: ActionTokenizer.from_state(saved, tokenizer)
                    for name, saved in state["robots"].items()}
-        model = VLA(ModelConfig(**state["model_config"]))
-        model.load_state_dict(state["model"])
+        told, weights = ModelConfig(**state["model_config"]), state["model"]
+        if told.n_layer + told.vit_layer > len(weights):
+            raise ValueError("model_config has more blocks than there are weights")
+        with torch.device("meta"):      # sizes first: a damaged file may claim any, which takes memory
+            sizes = {name: p.shape for name, p in VLA(told).state_dict().items()}
+        if sizes != {name: p.shape for name, p in weights.items()}:
+            raise ValueError("the weights are not of the sizes in model_config")
+        config = state["config"]
+        same = (config["image_size"], config["frames"], config["text_len"]) == \
+            (told.image_size, told.frames, told.max_text)
+        if not same or config["thought_len"] not in range(told.max_text):
+            raise ValueError("config has other sizes than model_config")
+        model = VLA(told)
+        model.load_state_dict(weights)
         if not all(torch.isfinite(p).all() for p in model.parameters()):
             raise ValueError("a weight is not finite")
     return tokenizer, actions, model

@@ -67,11 +67,17 @@ class Video:
             raise ValueError(f"its frames have {self.stream.width} x {self.stream.height} pixels")
 
     def times(self):
-        """when each frame is shown, in seconds, in order; and a checksum of them. Nothing is decoded."""
-        packets = [(p.pts, zlib.crc32(p)) for p in self.container.demux(self.stream)
-                   if p.pts is not None and not p.is_corrupt and not p.is_discard]
-        pts = np.array([pts for pts, _ in packets], np.float64)
-        return np.sort(pts) * float(self.stream.time_base), zlib.crc32(np.array(packets, np.int64))
+        """
+        When each frame is shown, in seconds, in order. Nothing is decoded. And a checksum of the file, as its
+        head changes frames, too (it may turn them).
+        """
+        pts = np.array([p.pts for p in self.container.demux(self.stream)
+                        if p.pts is not None and not p.is_corrupt and not p.is_discard], np.float64)
+        check = 0
+        with open(self.container.name, "rb") as f:
+            while part := f.read(2**20):
+                check = zlib.crc32(part, check)
+        return np.sort(pts) * float(self.stream.time_base), check
 
     def __getitem__(self, t):
         """the frame (H, W, 3) that is shown from t seconds on, or None"""
@@ -277,9 +283,13 @@ class LeRobot(IndexedLog):
             parquet = extra("pyarrow.parquet").ParquetFile(path)
             have, about = parquet.schema_arrow.names, parquet.metadata
             keys = [*keys, *(key for key in perhaps if key in have)]
-            groups = [about.row_group(g) for g in range(about.num_row_groups)]
-            told = sum(c.num_values for g in groups for c in map(g.column, range(g.num_columns))
-                       if not keys or c.path_in_schema.split(".")[0] in {key.split(".")[0] for key in keys})
+            paths = [about.schema.column(i).path for i in range(about.num_columns)]
+            first = {name.split(".")[0] for name in keys or paths}
+            wanted = [i for i, name in enumerate(paths) if name.split(".")[0] in first]
+            # where a damaged file is an error here, it would end the process in column()
+            parquet.scan_contents(columns=[paths[i] for i in wanted])
+            told = sum(about.row_group(g).column(i).num_values
+                       for g in range(about.num_row_groups) for i in wanted)
         for key in keys:
             if key not in have:
                 raise ValueError(f"{path} has no column {key!r}; it has: {', '.join(have)}")

@@ -5,7 +5,9 @@ import io
 import json
 import os
 import pickle
+import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -696,6 +698,38 @@ def test_deep_nesting_and_rows_that_take_gigabytes_are_refused(tmp_path):
     (root / "meta/info.json").write_text("[" * 100_000)
     with pytest.raises(ValueError, match="info.json cannot be read .it is nested too deeply"):
         read(root)
+
+
+def test_a_parquet_whose_statistics_are_damaged_is_an_error_and_not_the_end_of_the_process(tmp_path):
+    """pyarrow 26 aborts when it is asked for a column of such a file; so this runs in a process of its own"""
+    root = write(tmp_path / "set", "v3.0", "image")
+    file = root / "meta/tasks.parquet"
+    whole = file.read_bytes()
+    code = """
+import contextlib, sys, pathlib, data
+root, file = map(pathlib.Path, sys.argv[1:])
+whole = file.read_bytes()
+for i in range(200, len(whole) - 8):
+    file.write_bytes(whole[:i] + bytes([whole[i] ^ 32]) + whole[i + 1:])
+    with contextlib.suppress(ValueError):
+        data.open_log("robot", {"format": "lerobot", "path": str(root)}, root.with_name("cache"), quiet=True)
+print("alive")
+"""
+    done = subprocess.run([sys.executable, "-c", code, str(root), str(file)], capture_output=True, text=True,
+                          cwd=Path(__file__).parent.parent)
+    assert done.stdout == "alive\n" and len(whole) > 400, done.stderr[-300:]
+
+
+def test_the_fingerprint_is_that_of_the_head_of_a_video_too(tmp_path):
+    """which may turn its frames, although the frames in the file are the same"""
+    root = write(tmp_path / "set", "v3.0")
+    file, found = next(root.glob("videos/*/*/*.mp4")), [read(root)]
+    raw = bytearray(file.read_bytes())
+    at = raw.index(b"tkhd") + 4 + 40
+    raw[at:at + 36] = b"".join(n.to_bytes(4, "big", signed=True) for n in (0, 1 << 16, 0, -(1 << 16), 0, 0, 0, 0, 1 << 30))
+    file.write_bytes(raw)
+    found.append(read(root))
+    assert found[1].picture(0).shape == (64, 48, 3) and found[0].fingerprint != found[1].fingerprint
 
 
 def test_depth_and_frames_too_large_are_refused(tmp_path, monkeypatch):

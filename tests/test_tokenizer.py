@@ -187,6 +187,7 @@ def test_terminate_is_known_by_its_name_wherever_it_stands(tok):
     (dict(low=[-1] + LOW[1:]), "terminate are -1"), (dict(scheme="words"), "'words'"),
     (dict(n_bins=1), "n_bins is 1;"), (dict(n_bins=1001), "n_bins is 1001"),
     (dict(names=("x",) * 8), "name of its own"),
+    (dict(high=[1, 1e308, *HIGH[2:]]), "must be finite"),
     (dict(names=("x", "y")), "2 names"),
 ])
 def test_bad_specs_raise(tok, change, match):

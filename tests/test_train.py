@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -294,6 +295,33 @@ def test_a_checkpoint_is_written_whole_or_not_at_all(run, monkeypatch):
             patch.setattr(module, name, fault)
             train.save(run, model={})
         assert Path(run).read_bytes() == before and not list(Path(run).parent.glob("*.tmp"))
+
+
+@pytest.mark.parametrize("part, change", [
+    ("model_config", {"n_embd": 10 ** 7}), ("model_config", {"vit_layer": 10 ** 5}), ("model_config", {"n_head": -1}),
+    ("model_config", {"vit_eps": {}}), ("config", {"thought_len": 10 ** 12}), ("config", {"thought_len": "x"}),
+    ("config", {"frames": 2}), ("tokenizer", {"eos": 2 ** 63})])
+def test_a_checkpoint_that_claims_other_sizes_is_damaged_and_takes_no_memory(run, tmp_path, part, change):
+    state = train.load(run)
+    torch.save({**state, part: {**state[part], **change}}, tmp_path / "a.pt")
+    with pytest.raises(ValueError, match=r"^.*a\.pt is damaged \([^\n]*\); use another one$"):
+        evaluation.Policy(tmp_path / "a.pt", "cpu")
+
+
+def test_a_checkpoint_that_unpacks_to_more_than_it_holds_is_refused_at_once(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.pt", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("zeros", bytes(10 ** 7))
+    with pytest.raises(ValueError, match="a.pt is damaged or not a checkpoint"):
+        train.load(tmp_path / "a.pt")
+
+
+@pytest.mark.parametrize("line", ["seed = " + "1" * 5000, "lr_adam = " + "1" * 400, "device = 7 # " + "x" * 5000,
+                                  "scheme = '" + "x" * 5000 + "'", "robot = [{format = []}]"])
+def test_a_preset_with_a_monstrous_value_is_one_short_line_that_names_the_file(tmp_path, line):
+    (tmp_path / "a.toml").write_text(line)
+    with pytest.raises(ValueError, match="a.toml: ") as e:
+        train.read_config(["--config", str(tmp_path / "a.toml")])
+    assert len(str(e.value)) < 1200
 
 
 def test_no_flipped_bit_loads_as_other_weights(run, tmp_path):

@@ -162,7 +162,7 @@ def test_every_task_is_both_trained_on_and_measured_although_they_were_recorded_
 
 def test_a_task_shown_once_is_trained_on_and_so_is_a_log_of_one_episode(actions):
     log = robot_log(episodes=10)
-    log.request = lambda i, rng: ("alone" if log.episode[i] == 3 else "common", "")
+    log.request = lambda i, rng: ("shown once" if log.episode[i] == 3 else "common", "")
     for hold_out in (2, 3, 5):
         assert 3 not in data.held_out_episodes(log, hold_out)
     assert len(data.RobotData(robot_log(episodes=1), actions, 40, 16).index) == 3

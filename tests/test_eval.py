@@ -149,6 +149,22 @@ def test_every_driver_is_in_the_table_and_counts_add_up(run):
     assert "closed loop, success in 20 trials" in text and "100 % [ 84, 100]" in text
 
 
+def test_a_policy_remembers_as_many_pictures_as_its_model_sees(run):
+    policy, seen = Policy(run, "cpu"), []
+    policy.model.config.frames = 3
+    policy.act_batch = lambda pictures, prompts: seen.append([int(p.max()) for p in pictures[0]]) or [np.zeros(2)]
+    for n in range(1, 6):
+        policy.act(np.full((16, 16, 3), n, np.uint8), "go to the square")
+    assert [h[-3:] for h in seen] == [[1], [1, 2], [1, 2, 3], [2, 3, 4], [3, 4, 5]]
+
+
+def test_no_instruction_is_the_blank_control(run):
+    policy, said = Policy(run, "cpu"), []
+    policy.act_batch = lambda pictures, prompts: said.extend(prompts) or [np.zeros(2)]
+    policy.act(np.zeros((16, 16, 3), np.uint8), None)
+    assert said == [evaluation.BLANK] == ["Q: what action should the robot take? A:"]
+
+
 def test_every_trial_has_a_scene_of_its_own():
     seen = []
 

@@ -66,6 +66,14 @@ def test_shifted_words_read_the_positions_farther_on():
     assert not torch.allclose(plain[1:], shifted[1:])
 
 
+def test_padding_needs_no_positions_however_far_the_words_are_shifted():
+    """four words, twenty of padding, and the words stand at the end of what there is room for"""
+    model, (images, *_) = make(max_text=24), sample()
+    segment = torch.tensor([[1] * 4 + [-1] * 20] * 3)
+    logits, _ = model(images, torch.zeros_like(segment), segment, segment > 0, torch.tensor([0, 10, 20]))
+    assert torch.isfinite(logits).all()
+
+
 @pytest.mark.parametrize("attention, sees", [("prefix", True), ("causal", False)])
 def test_prompt_looks_forward_only_in_prefix_attention(attention, sees):
     """the answer's first logits depend on the prompt either way; the first prompt token's state on the second only in prefix"""

@@ -252,6 +252,15 @@ def test_a_run_killed_at_any_moment_ends_as_if_it_had_not_been(folder, straight,
     assert [m["step"] for m in log_of(out)] == [m["step"] for m in log_of(straight)]
 
 
+def test_the_log_of_a_resumed_run_begins_with_the_lines_up_to_its_checkpoint_and_no_later_one(tmp_path):
+    path = tmp_path / "log.jsonl"
+    path.write_text("".join(json.dumps({"step": n}) + "\n" for n in range(1, 8)) + '{"step": 8, "min')
+    train.begin_log(path, 4)
+    assert [m["step"] for m in log_of(tmp_path)] == [1, 2, 3, 4]
+    train.begin_log(path, 0)
+    assert path.read_text() == ""
+
+
 def test_a_finished_run_is_not_written_over_and_a_running_one_is_left_alone(folder, run, tmp_path):
     with pytest.raises(ValueError, match="holds a run already; .*--resume --out_dir .*another --out_dir"):
         train.train(config(folder, "run"))

@@ -429,6 +429,30 @@ def test_a_wish_means_one_thing_alone():
         assert set(text.split()) - ROBOT_WORDS              # no demonstration of plain RT-2 says it
 
 
+def test_facts_name_the_column_and_the_row_where_a_thing_is_seen():
+    """the pixel there has the colour that the name says; with columns and rows swapped it seldom has"""
+    shown, right = {**web.on_the_web("medium"), "cards": [], "hair": []}, {True: [], False: []}
+    for i in range(80):
+        picture, facts = web.draw_picture(np.random.default_rng([i, 7]), 64, **shown)
+        for f in facts:
+            colour = f["name"].split()[0]
+            if colour in ("red", "green", "blue"):
+                for swap in right:
+                    column, row = (f["row"], f["column"]) if swap else (f["column"], f["row"])
+                    pixel = picture[min(63, int(row * 64)), min(63, int(column * 64))].astype(int)
+                    channel = ("red", "green", "blue").index(colour)
+                    right[swap].append(pixel[channel] > np.delete(pixel, channel).max() + 25)
+    assert len(right[True]) > 30 and np.mean(right[False]) > .8 > .5 > np.mean(right[True])
+
+
+def test_a_cards_column_says_how_far_left_it_lies_and_its_row_how_far_away():
+    shown = {**web.on_the_web("medium"), "names": [], "hair": []}
+    cards = [f for i in range(80) for f in web.draw_picture(np.random.default_rng([i, 8]), 16, **shown)[1] if f["name"] in shown["cards"]]
+    x, y, column, row = (np.array([f[key] for f in cards]) for key in ("x", "y", "column", "row"))
+    assert len(cards) > 80 and abs(np.corrcoef(x, row)[0, 1]) > .8 and abs(np.corrcoef(y, column)[0, 1]) > .8
+    assert abs(np.corrcoef(x, column)[0, 1]) < .4
+
+
 def test_a_wish_on_the_web_is_answered_by_the_plan_alone():
     """the things of the plan stand in the picture, and nothing else there would do"""
     shown, rng, asked = web.on_the_web("medium"), np.random.default_rng(0), {"pick": 0, "move": 0}

@@ -91,6 +91,8 @@ def train_bpe(counts: dict[bytes, int], n_merges: int,
         for a, b in zip(parts, parts[1:]):
             pairs[a + b] += sign * n
             where[a + b].add(w)
+            if not pairs[a + b]:                              # no longer there
+                del pairs[a + b]
     for w in range(len(words)):
         count(w, 1)
     while len(ranks) < goal and pairs:
@@ -105,7 +107,6 @@ def train_bpe(counts: dict[bytes, int], n_merges: int,
                     parts[i:i + 2] = [best]
                 i += 1
             count(w, 1)
-        pairs = +pairs                                        # drops what no longer occurs
     return ranks
 
 

@@ -258,3 +258,12 @@ def test_the_script_ends_with_one_line_not_a_traceback(monkeypatch, args, messag
     monkeypatch.setattr(sys, "argv", ["eval.py", *args])
     with pytest.raises(SystemExit, match=message):
         evaluation.main()
+
+
+def test_ctrl_c_ends_the_table_in_one_line(monkeypatch):
+    def stopped(*_):
+        raise KeyboardInterrupt
+    monkeypatch.setattr(evaluation, "report", stopped)
+    monkeypatch.setattr(sys, "argv", ["eval.py"])
+    with pytest.raises(SystemExit, match="stopped; nothing was written"):
+        evaluation.main()

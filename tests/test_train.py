@@ -320,8 +320,13 @@ def test_a_checkpoint_that_claims_other_sizes_is_damaged_and_takes_no_memory(run
 def test_a_checkpoint_that_unpacks_to_more_than_it_holds_is_refused_at_once(tmp_path):
     with zipfile.ZipFile(tmp_path / "a.pt", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("zeros", bytes(10 ** 7))
-    with pytest.raises(ValueError, match="a.pt is damaged or not a checkpoint"):
+    with pytest.raises(ValueError, match=r"a.pt is damaged or not a checkpoint \(ValueError\)"):
         train.load(tmp_path / "a.pt")
+
+
+def test_a_clock_that_stands_still_stops_nothing(folder, monkeypatch):
+    monkeypatch.setattr(train.time, "monotonic", lambda: 5.0)
+    assert train.load(train.train(config(folder, "still")))["step"] > 0
 
 
 @pytest.mark.parametrize("line", ["seed = " + "1" * 5000, "lr_adam = " + "1" * 400, "device = 7 # " + "x" * 5000,

@@ -184,9 +184,9 @@ def open_logs(config, quiet=False) -> dict:
 
 
 def make_tokenizer(logs: dict, n_vocab: int) -> Tokenizer:
-    """A vocabulary of the words of all logs."""
-    return Tokenizer.train((text for side in logs.values() for log, _ in side.values()
-                            for text in log.texts()), n_vocab)
+    """A vocabulary of the words of all logs. The logs of one world share one text, which counts once."""
+    texts = [log.texts() for side in logs.values() for log, _ in side.values()]
+    return Tokenizer.train((text for some in {id(t): t for t in texts}.values() for text in some), n_vocab)
 
 
 def make_actions(config, logs: dict, tokenizer: Tokenizer, known: dict) -> dict:

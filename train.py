@@ -307,13 +307,20 @@ def train(config: Config, resume=False, other_data=False) -> Path:
 
 
 def make_batches(mix, config: Config, ranks, steps):
-    """the micro-batches of this rank for these steps, one after the other"""
-    return iter(torch.utils.data.DataLoader(
+    """Yields the micro-batches of this rank for these steps. ValueError, in one line, if a worker ends."""
+    loader = torch.utils.data.DataLoader(
         mix, batch_size=None, sampler=[(step, k) for step in steps for k in ranks.micro],
-        num_workers=config.workers, pin_memory=ranks.device.type == "cuda",
-        worker_init_fn=data.helper,
+        num_workers=config.workers, pin_memory=ranks.device.type == "cuda", worker_init_fn=data.helper,
         # forked workers share the logs; spawned ones would copy them
-        multiprocessing_context="fork" if config.workers and sys.platform == "linux" else None))
+        multiprocessing_context="fork" if config.workers and sys.platform == "linux" else None)
+    try:
+        yield from loader
+    except (ValueError, OSError, RuntimeError) as e:
+        if "DataLoader worker" not in str(e):
+            raise
+        why = str(e).strip().splitlines()[-1]               # above it stands the worker's traceback
+        raise ValueError(f"a process that prepares batches ended: {why}; go on with --resume, "
+                         "or with --workers 0 as well") from None
 
 
 def set_up(config: Config, ranks, resume: bool, other_data: bool):

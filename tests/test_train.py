@@ -1,5 +1,6 @@
 """train.py: one step, resume, stop, checkpoints and bad input; on logs of a few lines (tiny.py)"""
 import json
+import os
 import re
 import signal
 import subprocess
@@ -259,6 +260,13 @@ def test_the_log_of_a_resumed_run_begins_with_the_lines_up_to_its_checkpoint_and
     assert [m["step"] for m in log_of(tmp_path)] == [1, 2, 3, 4]
     train.begin_log(path, 0)
     assert path.read_text() == ""
+
+
+@pytest.mark.parametrize("fault, message", [("raise ValueError('7.png is gone')", "7.png is gone"), ("os.kill(os.getpid(), 9)", "DataLoader worker")])
+def test_a_worker_that_fails_or_dies_is_one_line_that_says_how_to_go_on(folder, monkeypatch, fault, message):
+    monkeypatch.setattr(tiny.Web, "picture", lambda self, i: exec(fault, {"os": os}))
+    with pytest.raises(ValueError, match=rf"^a process that prepares batches ended: [^\n]*{message}[^\n]*--resume[^\n]*$"):
+        train.train(config(folder, f"worker {message[:4]}", "--workers", "1"))
 
 
 def test_a_finished_run_is_not_written_over_and_a_running_one_is_left_alone(folder, run, tmp_path):

@@ -265,6 +265,8 @@ def test_the_log_of_a_resumed_run_begins_with_the_lines_up_to_its_checkpoint_and
 @pytest.mark.parametrize("fault, message", [("raise ValueError('7.png is gone')", "7.png is gone"), ("os.kill(os.getpid(), 9)", "DataLoader worker")])
 def test_a_worker_that_fails_or_dies_is_one_line_that_says_how_to_go_on(folder, monkeypatch, fault, message):
     monkeypatch.setattr(tiny.Web, "picture", lambda self, i: exec(fault, {"os": os}))
+    patience = torch.utils.data.dataloader._MultiProcessingDataLoaderIter._try_get_data
+    monkeypatch.setattr(patience, "__defaults__", (.2,))    # seconds between two looks whether the workers live
     with pytest.raises(ValueError, match=rf"^a process that prepares batches ended: [^\n]*{message}[^\n]*--resume[^\n]*$"):
         train.train(config(folder, f"worker {message[:4]}", "--workers", "1"))
 

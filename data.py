@@ -39,6 +39,7 @@ import warnings
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -55,7 +56,7 @@ FORMATS = {"robot": {"world": "world.record:Demonstrations", "folder": "formats.
                      "rlds": "formats.rlds:RLDS", "lerobot": "formats.lerobot:LeRobot"},
            "web": {"world": "world.record:WebPictures", "vqa": "formats.folder:VQA"}}
 # what a table of a preset may say in any format; what else it may say, its class declares (Log.options)
-COMMON = {"robot": {"name": "", "weight": 1.0, "hold_out": 21, "augment": False, "n_bins": 256},
+COMMON = {"robot": {"name": "", "weight": 1.0, "hold_out": 21, "augment": False, "n_bins": 256, "chunk": 1},
           "web": {"name": "", "weight": 1.0, "until": 0}}
 
 
@@ -69,7 +70,8 @@ class Log:
         names, bounds, actions, episode     robot logs only: names of the D numbers, "terminate" first;
                                             (low, high), each of D; (N, D), in the log's own units; (N,) int,
                                             the episode of each step
-        len(log), picture(i)                (H, W, 3) uint8, of any size
+        len(log), picture(i)                (H, W, 3) uint8, of any size; where cameras names several, a list
+                                            of such pictures
         request(i, rng)                     robot logs only: what the robot was told at step i, as a prompt,
                                             and the thought that comes before the action ("" for plain RT-2)
         ask(i, rng)                         one more question about picture i, and its answer; or None
@@ -79,8 +81,13 @@ class Log:
     Example: log.request(7, rng) -> ("Q: what action should the robot take to pick apple? A:", "")
              log.ask(7, rng)     -> ("Q: where is the duck? A:", " 12 20")
 
+    categories: the values of those numbers that choose rather than measure (class ActionTokenizer).
+    last_action_counts: terminate = 1 stands beside the last action, which was carried out, since the log has
+    no terminate of its own. Else, as in the paper, nothing is carried out in the step that says terminate.
+
     options: what its table in a preset may say: key -> default, or a type where the key must be given. The
-    default's type is the key's type; a list holds texts, a dict counts by name. fingerprint changes when
+    default's type is the key's type; a list holds texts, and one text will do for a list of one; a dict
+    counts by name, or, where it is empty by default, its class checks it. fingerprint changes when
     what the log gives changes.
 
     Two class methods are optional, and eval.report() calls them. lines(settings, size) lists environments, as
@@ -88,6 +95,7 @@ class Log:
     gives questions about pictures that training never saw: name -> [(picture, question, answer, tolerance)].
     """
     options, fingerprint = {}, ""
+    cameras, categories, last_action_counts = ("",), {}, False
 
     def __init__(self, *, cache, size, quiet, **options):
         """cache: folder for recordings and indexes; size: pixels a side, for logs that are drawn"""
@@ -134,7 +142,9 @@ def settings_of(side: str, table: dict) -> dict:
                              f"of type {default.__name__}")
         wanted, value = default if isinstance(default, type) else type(default), table.get(key, default)
         value = float(value) if wanted is float and type(value) is int else value
-        inside = value if type(value) is list else list(value.values()) if type(value) is dict else []
+        value = [value] if wanted is list and type(value) is str else value
+        counts = list(value.values()) if type(value) is dict and default != {} else []
+        inside = value if type(value) is list else counts
         if type(value) is not wanted or not all(type(x) is (str if wanted is list else int) for x in inside):
             name = {list: "list of texts", dict: "table of whole numbers"}.get(wanted, wanted.__name__)
             raise ValueError(f"[[{side}]] of format {table['format']!r}: {key} = {value!r} "
@@ -142,7 +152,8 @@ def settings_of(side: str, table: dict) -> dict:
         settings[key] = value
     settings["name"] = settings["name"] or settings["format"]
     for key, fits in (("weight", lambda x: 0 < x < np.inf), ("hold_out", lambda x: x == 0 or x >= 2),
-                      ("until", lambda x: x >= 0), ("n_bins", lambda x: x >= 2)):
+                      ("until", lambda x: x >= 0), ("n_bins", lambda x: x >= 2),
+                      ("chunk", lambda x: 1 <= x <= 100)):
         if key in settings and not fits(settings[key]):
             raise ValueError(f"[[{side}]] {settings['name']}: {key} = {settings[key]} is out of range")
     kind.check(settings)
@@ -189,29 +200,55 @@ def make_tokenizer(logs: dict, n_vocab: int) -> Tokenizer:
     return Tokenizer.train((text for some in {id(t): t for t in texts}.values() for text in some), n_vocab)
 
 
-def make_actions(config, logs: dict, tokenizer: Tokenizer, known: dict) -> dict:
+class Robot(NamedTuple):
     """
-    Robot's name -> its ActionTokenizer: the one of a checkpoint (known), or a new one with the bounds of
-    its log. ValueError if the log is of another robot than the checkpoint's of that name.
+    What a policy has to know of a robot; it is saved with the weights. cameras, last_action_counts: as of its
+    Log. chunk: how many actions an answer holds; RT-2 has 1.
     """
-    actions = dict(known)
+    actions: ActionTokenizer
+    chunk: int = 1
+    cameras: tuple = ("",)
+    last_action_counts: bool = False
+
+    def state(self) -> dict:
+        return {**self._asdict(), "actions": self.actions.state()}
+
+    @classmethod
+    def from_state(cls, state: dict, tokenizer: Tokenizer) -> "Robot":
+        robot = cls(**{**state, "actions": ActionTokenizer.from_state(state["actions"], tokenizer)})
+        if type(robot.chunk) is not int or robot.chunk < 1 or type(robot.cameras) is not tuple:
+            raise ValueError(f"a robot has chunk = {robot.chunk} and the cameras {robot.cameras}")
+        return robot
+
+
+def make_robots(config, logs: dict, tokenizer: Tokenizer, known: dict) -> dict:
+    """
+    Robot's name -> Robot: the one of a checkpoint (known), or a new one with the bounds of its log.
+    ValueError if the log is of another robot than the checkpoint's of that name.
+    """
+    robots = dict(known)
     for name, (log, settings) in logs["robot"].items():
-        if name not in actions:
-            actions[name] = ActionTokenizer(tokenizer, *log.bounds, config.scheme, log.names,
-                                            settings["n_bins"])
-            continue
-        a, other = known[name], "give the log another name (name = ...)"
-        if a.names != tuple(log.names):
-            raise ValueError(f"robot {name!r}: the checkpoint has the numbers {a.names}, "
-                             f"the log {tuple(log.names)}; {other}")
-        if a.n_bins != settings["n_bins"]:
-            raise ValueError(f"robot {name!r}: the checkpoint has n_bins = {a.n_bins}; leave it, or {other}")
-        numbers = np.asarray(log.actions)[:100_000]
-        outside = ((numbers < a.low) | (numbers > a.high)).mean()
-        if outside > .05:
-            raise ValueError(f"robot {name!r}: {outside:.0%} of the log's numbers are outside the "
+        actions = ActionTokenizer(tokenizer, *log.bounds, config.scheme, log.names, settings["n_bins"],
+                                  log.categories)
+        new = Robot(actions, settings["chunk"], tuple(log.cameras), log.last_action_counts)
+        old, other = robots.setdefault(name, new), "give the log another name (name = ...)"
+        for key in ("names", "n_bins", "chunk", "cameras", "last_action_counts"):
+            now, before = (getattr(r if hasattr(r, key) else r.actions, key) for r in (new, old))
+            if now != before:
+                raise ValueError(f"robot {name!r}: {key} = {now}, and {before} in the checkpoint; {other}")
+        numbers, bounds = np.asarray(log.actions)[:100_000], old.actions
+        wild = (numbers < bounds.low) | (numbers > bounds.high)
+        for d, values in enumerate(map(bounds.categories.get, bounds.names)):
+            wild[:, d] |= False if values is None else ~np.isin(numbers[:, d], values)
+        if old is not new and wild.mean() > .05:
+            raise ValueError(f"robot {name!r}: {wild.mean():.0%} of the log's numbers are outside the "
                              f"checkpoint's bounds; it is another robot: {other}")
-    return actions
+    return robots
+
+
+def most_cameras(robots: dict) -> int:
+    """how many pictures the model sees at once; a source that has fewer shows its last one again"""
+    return max((len(robot.cameras) for robot in robots.values()), default=1)
 
 
 # --------------------------------------------------------------------------------------------------------
@@ -232,12 +269,11 @@ def jitter(pictures, size, rng):
     The same random crop (at least 0.9 of each side), brightness and contrast (0.8 to 1.2) of all pictures
     of a sample.
     """
-    H, W, _ = pictures[0].shape
     side, left, top = rng.uniform(.9, 1), rng.random(), rng.random()
-    box = (left * (1 - side) * W, top * (1 - side) * H,
-           (left * (1 - side) + side) * W, (top * (1 - side) + side) * H)
+    x, y = left * (1 - side), top * (1 - side)
+    boxes = [(x * W, y * H, (x + side) * W, (y + side) * H) for H, W, _ in (p.shape for p in pictures)]
     light, contrast = rng.uniform(.8, 1.2, 2)
-    pictures = [fit(picture, size, box).astype(np.float32) for picture in pictures]
+    pictures = [fit(picture, size, box).astype(np.float32) for picture, box in zip(pictures, boxes)]
     return [((p - p.mean()) * contrast + p.mean() * light).clip(0, 255).astype(np.uint8) for p in pictures]
 
 
@@ -268,7 +304,11 @@ def held_out_episodes(log: Log, hold_out: int) -> np.ndarray:
 class RobotData:
     """
     Demonstrations as questions: first what to do (the action), then questions about the same picture while
-    they fit. sample(rng) -> pictures (S, S, 3), or (frames, S, S, 3), the oldest first; list of questions.
+    they fit. sample(rng) -> pictures (S, S, 3), or (frames * cameras, S, S, 3), the oldest step first; list
+    of questions.
+
+    The answer holds `chunk` actions: of this step and of those after it. Behind the end of an episode its
+    last action stands again.
 
     The episodes of held_out_episodes() are not trained on; held_out = True has those.
 
@@ -277,20 +317,24 @@ class RobotData:
     the action begins.
     """
 
-    def __init__(self, log: Log, actions: ActionTokenizer, text_len=64, size=64, frames=1, hold_out=21,
+    def __init__(self, log: Log, robot: Robot, text_len=64, size=64, frames=1, cameras=1, hold_out=21,
                  held_out=False, augment=False, thought_len=0):
-        self.log, self.actions, self.tokenizer = log, actions, actions.tokenizer
-        self.text_len, self.size, self.frames = text_len, size, frames
+        self.log, self.robot, self.tokenizer = log, robot, robot.actions.tokenizer
+        self.text_len, self.size, self.frames, self.cameras = text_len, size, frames, cameras
         self.augment, self.thought_len = augment, thought_len
         kept = np.isin(log.episode, held_out_episodes(log, hold_out))
         self.index = np.flatnonzero(kept if held_out else ~kept)
         if not len(self.index):
             raise ValueError(f"no episode is {'held out' if held_out else 'left to train on'} "
                              f"(hold_out = {hold_out}); record more, or set another hold_out in its table")
+        # the last step of each one's episode, then the steps of each answer: (N,), (n, chunk)
+        ends = np.flatnonzero(np.diff(log.episode, append=-1))
+        last = np.repeat(ends, np.diff(ends, prepend=-1))[self.index, None]
+        steps = np.minimum(self.index[:, None] + np.arange(robot.chunk), last)
         # the log may be larger than memory
-        chunks = np.array_split(self.index, 1 + len(self.index) // 100_000)
-        self.answers = np.concatenate([actions.encode(log.actions[i], quiet=True).astype(np.int32)
-                                       for i in chunks])  # (n, D)
+        parts = np.array_split(steps, 1 + len(steps) // 100_000)
+        self.answers = np.concatenate([robot.actions.encode(log.actions[i], quiet=True).astype(np.int32)
+                                       .reshape(len(i), -1) for i in parts])                # (n, chunk * D)
         self.check_words()
 
     def check_words(self):
@@ -298,19 +342,20 @@ class RobotData:
         Before the first step: does every instruction fit (of the first 200,000 steps), and are there words in
         one whose tokens now mean bins?
         """
-        bins, D, lost = set(self.actions.ids.tolist()), len(self.actions.names), set()
+        actions, lost = self.robot.actions, set()
+        bins, n = set(actions.ids.tolist()), self.answers.shape[1]
         encode, rng = functools.lru_cache(100_000)(self.tokenizer.encode), np.random.default_rng(0)
         for i in self.index[:200_000]:
             prompt, thought = self.log.request(int(i), rng)
             ids, said = encode(prompt), encode(thought)
-            needed = len(ids) + (len(said) + 1 if self.thought_len else 0) + D + 1
+            needed = len(ids) + (len(said) + 1 if self.thought_len else 0) + n + 1
             if needed > self.text_len:
                 raise ValueError(f"{prompt!r} and its action take {needed} tokens; "
                                  f"raise text_len = {self.text_len}")
             if len(said) > self.thought_len:
                 raise ValueError(f"the thought {thought!r} takes {len(said)} tokens; "
                                  f"raise thought_len = {self.thought_len}")
-            if self.actions.scheme == "overwrite" and bins & {*ids, *said}:
+            if actions.scheme == "overwrite" and bins & {*ids, *said}:
                 lost.add(prompt)
         if lost:
             warnings.warn(f"{len(lost)} instructions have words whose tokens now mean bins, "
@@ -321,11 +366,11 @@ class RobotData:
         return i - 1 if i > 0 and self.log.episode[i - 1] == self.log.episode[i] else i
 
     def pictures(self, i):
-        """What the model sees at step i, as the log has it: a list of `frames` pictures, the oldest first."""
+        """What the model sees at step i: a list of frames * cameras pictures, the oldest step first."""
         steps = [i]
         for _ in range(self.frames - 1):
             steps.insert(0, self.previous(steps[0]))
-        return [self.log.picture(j) for j in steps]
+        return [picture for j in steps for picture in views(self.log.picture(j), self.cameras)]
 
     def sample(self, rng, n=None):
         """n: which of its own steps to take; without it a random one"""
@@ -346,17 +391,23 @@ class RobotData:
 class WebData:
     """Pictures without a robot. sample(rng) -> pictures and a list of questions, as in RobotData."""
 
-    def __init__(self, log: Log, tokenizer: Tokenizer, text_len=64, size=64, frames=1):
+    def __init__(self, log: Log, tokenizer: Tokenizer, text_len=64, size=64, frames=1, cameras=1):
         self.log, self.tokenizer = log, tokenizer
-        self.text_len, self.size, self.frames = text_len, size, frames
+        self.text_len, self.size, self.n_pictures = text_len, size, frames * cameras
 
     def sample(self, rng):
         for _ in range(100):
             i = int(rng.integers(len(self.log)))
             questions = fill([], lambda: self.log.ask(i, rng), self.text_len, self.tokenizer)
             if questions:       # a web picture stands still: it was the same a moment ago
-                return stack([fit(self.log.picture(i), self.size)] * self.frames), questions
+                return stack([fit(self.log.picture(i), self.size)] * self.n_pictures), questions
         raise ValueError(f"no question about 100 pictures fits text_len = {self.text_len}; raise it")
+
+
+def views(picture, n: int) -> list:
+    """what a log or a robot gives, a picture or a list of them by camera, as a list of n pictures"""
+    pictures = list(picture) if isinstance(picture, (list, tuple)) else [picture]
+    return pictures + [pictures[-1]] * (n - len(pictures))
 
 
 def stack(pictures):
@@ -420,9 +471,9 @@ class Mix(torch.utils.data.Dataset):
     Within each part, sources are drawn by their weight. Web sources with until = n have the web's part to
     themselves in the first n steps, and are not used after that: easy pictures to begin with.
 
-    An item is a dict: images (n, [frames,] S, S, 3) uint8; tokens, segment, label (n, T) int64; source (n,),
-    which of the robots (names) a row is from, -1 = web; shift (n,), how many positions farther on its words
-    stand, by chance, at most `shift`.
+    An item is a dict: images (n, [pictures,] S, S, 3) uint8; tokens, segment, label (n, T) int64; source
+    (n,), which of the robots (names) a row is from, -1 = web; shift (n,), how many positions farther on its
+    words stand, by chance, at most `shift`.
     """
 
     def __init__(self, robots, webs, batch_size, robot_fraction, text_len, n_pretrain=0, seed=0, n_micro=1,
@@ -461,12 +512,13 @@ class Mix(torch.utils.data.Dataset):
         return int(np.searchsorted(weights, rng.random() * weights[-1], side="right"))
 
 
-def make_mix(config, logs: dict, actions: dict, tokenizer: Tokenizer):
+def make_mix(config, logs: dict, robots: dict, tokenizer: Tokenizer):
     """The mix of all logs, and batches of the demonstrations that are held out (None without any)."""
-    shape = dict(text_len=config.text_len, size=config.image_size, frames=config.frames)
+    shape = dict(text_len=config.text_len, size=config.image_size, frames=config.frames,
+                 cameras=most_cameras(robots))
 
     def robot_data(held_out):
-        return [(RobotData(log, actions[name], hold_out=settings["hold_out"], held_out=held_out, **shape,
+        return [(RobotData(log, robots[name], hold_out=settings["hold_out"], held_out=held_out, **shape,
                            augment=settings["augment"] and not held_out, thought_len=config.thought_len),
                  settings)
                 for name, (log, settings) in logs["robot"].items()

@@ -11,7 +11,7 @@ actions.
 - The token embedding is tied to the output head: knowing a word and saying it is one matrix.
 - Several questions may follow each other behind one picture. A question sees the picture and itself, nothing
   else, so a packed sequence gives the very numbers that the questions would give one by one.
-- A sample may have several pictures, one after the other (frames = 2: the last step's and this one's).
+- A sample may have several pictures, one after the other (two cameras; the last step's and this one's).
 
 This file knows tensors only: no words, no robot, no files. The options gelu, vit_cls and vit_eps are there
 so that published weights fit into the same Block (formats/weights.py).
@@ -38,7 +38,7 @@ class ModelConfig:
     n_embd: int = 96
     max_text: int = 64          # tokens of text behind a picture
     attention: str = "prefix"   # prompts see themselves both ways (like PaLI-X), or "causal" (like PaLM-E)
-    frames: int = 1             # pictures of a sample
+    pictures: int = 1           # of a sample: cameras x frames
     gelu: str = "none"          # of the GPT: exact, or "tanh", GPT-2's approximation; the ViT's is exact
     vit_cls: bool = False       # a class token in front of the patches, as published ViTs have
     vit_eps: float = 1e-5       # epsilon of the ViT's LayerNorms; published ViTs have 1e-12
@@ -59,13 +59,11 @@ class ModelConfig:
             raise ValueError(f"attention must be 'prefix' or 'causal', not {self.attention!r}")
         if self.gelu not in ("none", "tanh"):
             raise ValueError(f"gelu must be 'none' (exact) or 'tanh' (as GPT-2 has it), not {self.gelu!r}")
-        if self.frames < 1:
-            raise ValueError(f"frames is {self.frames}; a sample has at least one picture")
 
     @property
     def n_image(self) -> int:
         """tokens that all the pictures of a sample take in the GPT"""
-        return self.frames * (self.image_size // (2 * self.patch_size)) ** 2
+        return self.pictures * (self.image_size // (2 * self.patch_size)) ** 2
 
 
 # --------------------------------------------------------------------------------------------------------
@@ -246,17 +244,17 @@ class VLA(nn.Module):
 
     def encode_images(self, images):
         """
-        images (B, S, S, 3) uint8, or (B, frames, S, S, 3), the oldest first -> picture tokens
-        (B, n_image, n_embd): ViT, 2x2 pooling, projector. Each frame is seen by itself; the position of its
-        tokens tells the GPT which frame it is.
+        images (B, S, S, 3) uint8, or (B, pictures, S, S, 3), the oldest first -> picture tokens
+        (B, n_image, n_embd): ViT, 2x2 pooling, projector. Each picture is seen by itself; the position of its
+        tokens tells the GPT which one it is.
         """
-        S, n = self.config.image_size, self.config.frames
-        frames = images[:, None] if n == 1 and images.ndim == 4 else images                 # (B, n, S, S, 3)
-        if frames.shape[1:] != (n, S, S, 3) or images.dtype != torch.uint8:
+        S, n = self.config.image_size, self.config.pictures
+        several = images[:, None] if n == 1 and images.ndim == 4 else images                # (B, n, S, S, 3)
+        if several.shape[1:] != (n, S, S, 3) or images.dtype != torch.uint8:
             raise ValueError(f"images must be uint8 of shape (B, {f'{n}, ' * (n > 1)}{S}, {S}, 3), got "
-                             f"{images.dtype} {tuple(images.shape)}; resize them, or set image_size and "
-                             "frames")
-        x = self.vit(frames.flatten(0, 1))                                                  # (B*n, G*G, C)
+                             f"{images.dtype} {tuple(images.shape)}; resize them, or set image_size, frames "
+                             "and camera")
+        x = self.vit(several.flatten(0, 1))                                                 # (B*n, G*G, C)
         B, N, C = x.shape
         G = math.isqrt(N)
         x = x.view(B, G // 2, 2, G // 2, 2, C).permute(0, 1, 3, 2, 4, 5)  # (B*n, G/2, G/2, 2, 2, C)
@@ -313,13 +311,14 @@ class VLA(nn.Module):
 
     @torch.no_grad()
     def generate(self, images, prompts, n_new, allowed=None, eos=None, cache=True, temperature=0.0,
-                 generator=None):
+                 uniform=None):
         """
         images as in encode_images; prompts: B lists of token ids. allowed: a function that takes the new
         tokens so far (B, t) and returns which may come next, (B, n_vocab) bool; None = all. temperature 0
-        takes the likeliest token, else tokens are drawn by generator (a torch.Generator of the CPU, so that
-        every device draws alike). It stops early when every row has said eos. Returns (B, n_new) int64, eos
-        after the end. With cache=False every step reads the whole sequence again: slower, the same tokens.
+        takes the likeliest token, else tokens are drawn: uniform (B, n_new), random numbers in 0 .. 1,
+        decides each, so that no row's draws depend on the rows beside it. It stops early when every row has
+        said eos. Returns (B, n_new) int64, eos after the end. With cache=False every step reads the whole
+        sequence again: slower, the same tokens.
 
         Prompts of different length are padded on the right, and nobody sees the padding:
             [ picture(s) ][ prompt ... (padding) ][ answer ... ]
@@ -358,8 +357,9 @@ class VLA(nn.Module):
             if allowed is not None:
                 logits = logits.masked_fill(~allowed(tokens[:, P:P + t]), -torch.inf)
             if temperature:
-                p = F.softmax(logits / temperature, dim=-1).cpu()                               # (B, n_vocab)
-                choice = torch.multinomial(p, 1, generator=generator)[:, 0].to(device)
+                # chances laid end to end from 0 to 1: in which does this row's random number fall?
+                ends = F.softmax(logits / temperature, dim=-1).cpu().double().cumsum(-1)        # (B, n_vocab)
+                choice = (ends <= uniform[:, t, None] * ends[:, -1:]).sum(-1).to(device)
             else:
                 choice = logits.argmax(-1)
             if eos is not None:
@@ -384,4 +384,4 @@ class VLA(nn.Module):
         vit = (patches * 3 * c.patch_size ** 2 * c.vit_embd
                + T * c.vit_layer * (12 * c.vit_embd ** 2 + 2 * T * c.vit_embd))
         gpt = (N + n_text) * c.n_layer * (12 * c.n_embd ** 2 + 2 * (N + n_text) * c.n_embd)
-        return 6 * (c.frames * vit + N * 4 * c.vit_embd * c.n_embd + gpt + n_target * c.n_embd * c.n_vocab)
+        return 6 * (c.pictures * vit + N * 4 * c.vit_embd * c.n_embd + gpt + n_target * c.n_embd * c.n_vocab)

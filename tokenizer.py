@@ -202,19 +202,26 @@ class ActionTokenizer:
     """
     Actions <-> token ids, section 3.2. low and high are the bounds of each number, in the units of the
     action (here metres, radians, 0 .. 1); they are saved with it. names says what the numbers are, in
-    order. A number named "terminate" has two bins, which mean exactly 0 (go on) and 1 (stop), and the
-    bounds 0 and 1.
+    order.
 
-    D = len(names), and any D works. ids (n_bins,): the token of each bin. allowed (D, n_vocab) bool: what
-    may be sampled in each slot. ValueError if the bounds, the scheme or n_bins make no sense.
+    A number that chooses (0 = left, 1 = right, 2 = forward) is not a ruler: categories says which values it
+    has, rising, by its name. Each value is a bin, and comes back exactly. A number named "terminate" always
+    has the values 0 (go on) and 1 (stop).
+
+    D = len(names), and any D works. ids (n_bins,): the token of each bin. bins_of (D,): how many bins each
+    number has. allowed (D, n_vocab) bool: what may be sampled in each slot. ValueError if the bounds, the
+    scheme, the categories or n_bins make no sense.
 
     Example: ActionTokenizer(tok, low=[-1, -1], high=[1, 1], names=("x", "y")).encode([0, 1]) -> [384, 511]
     """
 
     def __init__(self, tokenizer: Tokenizer, low, high, scheme: str = "integer", names=NAMES,
-                 n_bins: int = 256):
+                 n_bins: int = 256, categories: dict = {}):
         self.tokenizer, self.scheme, self.names, self.n_bins = tokenizer, scheme, tuple(names), n_bins
         self.low, self.high = np.array(low, dtype=np.float64), np.array(high, dtype=np.float64)
+        self.categories = {name: [float(x) for x in values] for name, values in categories.items()}
+        if "terminate" in self.names:
+            self.categories["terminate"] = [0., 1.]
         D = len(self.names)
         if D == 0 or len(set(self.names)) < D:
             raise ValueError(f"names are {self.names}; give each number of the action a name of its own")
@@ -224,17 +231,20 @@ class ActionTokenizer:
         for name, lo, hi in zip(self.names, self.low, self.high):
             if not (-3e38 < lo < hi < 3e38):                # an action is float32
                 raise ValueError(f"bounds of {name} are {lo:g} and {hi:g}; they must be finite, low < high")
-            if name == "terminate" and (lo, hi) != (0, 1):
-                raise ValueError(f"bounds of terminate are {lo:g} and {hi:g}; "
-                                 "they must be 0 (go on) and 1 (stop)")
         if scheme not in ("integer", "overwrite"):
             raise ValueError(f"scheme is {scheme!r}; use 'integer' (PaLI-X) or 'overwrite' (PaLM-E)")
         tokens = tokenizer.integers if scheme == "integer" else tokenizer.least_used
         if not 2 <= n_bins <= len(tokens):
             raise ValueError(f"n_bins is {n_bins}; scheme {scheme!r} has tokens for 2 to {len(tokens)}")
+        for name, values in self.categories.items():
+            d = self.names.index(name) if name in self.names else None
+            if d is None or not 2 <= len(values) <= n_bins or values != sorted(set(values)) \
+                    or (values[0], values[-1]) != (self.low[d], self.high[d]):
+                shown = ", ".join(f"{value:g}" for value in values[:5]) + ", ..." * (len(values) > 5)
+                raise ValueError(f"{name} has {len(values)} categories ({shown}); they must be 2 to n_bins = "
+                                 f"{n_bins} values, rising, from its low bound to its high one")
         self.ids = np.array(tokens[:n_bins], dtype=np.int64)
-        self.is_terminate = np.array([name == "terminate" for name in self.names])
-        self.bins_of = np.where(self.is_terminate, 2, n_bins)              # (D,) how many bins each slot has
+        self.bins_of = np.array([len(self.categories.get(name, range(n_bins))) for name in self.names])
         self.bin_of = np.full(tokenizer.n_vocab, -1, dtype=np.int64)       # token -> bin, -1 if it is none
         self.bin_of[self.ids] = np.arange(n_bins)
         self.allowed = (self.bin_of >= 0) & (self.bin_of < self.bins_of[:, None])
@@ -242,30 +252,33 @@ class ActionTokenizer:
     def bins(self, actions, quiet: bool = False) -> np.ndarray:
         """
         actions (..., D) -> bin numbers (..., D) int64. A number outside its bounds is clipped to them, and
-        a terminate that is neither 0 nor 1 is rounded, both with a warning that names it. quiet clips
-        without a warning, for bounds that are meant to cut off the ends. ValueError if the last axis is not
-        D long or a number is NaN or infinite.
+        a value that is none of its categories becomes the nearest, both with a warning that names it. quiet
+        clips without a warning, for bounds that are meant to cut off the ends. ValueError if the last axis
+        is not D long or a number is NaN or infinite.
         """
         a = np.asarray(actions, dtype=np.float64)
         if a.ndim == 0 or a.shape[-1] != len(self.names):
             raise ValueError(f"action has shape {a.shape}; its last axis must be the "
                              f"{len(self.names)} numbers " + ", ".join(self.names))
+        b = np.floor((a - self.low) / (self.high - self.low) * self.bins_of).clip(0, self.bins_of - 1)
         # bounds that went through float32 are fine
         tiny = 1e-6 * np.maximum(np.abs(self.low), np.abs(self.high))
-        for d, name in enumerate(self.names):
-            x, lo, hi = a[..., d].ravel(), self.low[d], self.high[d]
+        for d, (name, lo, hi) in enumerate(zip(self.names, self.low, self.high)):
+            x = a[..., d]
             if not np.isfinite(x).all():
                 raise ValueError(f"{name} is {x[~np.isfinite(x)][0]}; "
                                  "every number of an action must be finite")
-            if self.is_terminate[d]:
-                off, what = np.minimum(np.abs(x), np.abs(x - 1)), "neither 0 (go on) nor 1 (stop): rounded"
-            else:
-                off, what = np.maximum(lo - x, x - hi), f"outside its bounds {lo:g} to {hi:g}: clipped"
-            if (off > tiny[d]).any() and not (quiet and not self.is_terminate[d]):
-                warnings.warn(f"{name} is {x[off.argmax()]:g}, {what} "
-                              f"({(off > tiny[d]).sum()} of {x.size} values)", stacklevel=2)
-        b = np.floor((a - self.low) / (self.high - self.low) * self.bins_of)  # terminate: cut in two at 0.5
-        return b.clip(0, self.bins_of - 1).astype(np.int64)
+            off, what = np.maximum(lo - x, x - hi), f"outside its bounds {lo:g} to {hi:g}: clipped"
+            if name in self.categories:
+                values = np.array(self.categories[name])
+                distance = np.abs(x[..., None] - values)                                    # (..., values)
+                b[..., d], off = distance.argmin(-1), distance.min(-1)
+                what = f"none of its categories {', '.join(f'{v:g}' for v in values)}: the nearest is taken"
+            wrong = off > tiny[d]
+            if wrong.any() and not (quiet and name not in self.categories):
+                warnings.warn(f"{name} is {x[off == off.max()][0]:g}, {what} "
+                              f"({wrong.sum()} of {x.size} values)", stacklevel=2)
+        return b.astype(np.int64)
 
     def encode(self, actions, quiet: bool = False) -> np.ndarray:
         """actions (..., D) -> token ids (..., D) int64. It warns and raises as .bins does."""
@@ -290,12 +303,15 @@ class ActionTokenizer:
     def centres(self, bins: np.ndarray) -> np.ndarray:
         """Bin numbers (..., D) -> actions (..., D) float32. Example: 2 bins over -1 .. 1 mean -0.5 and 0.5"""
         centres = self.low + (bins + 0.5) * (self.high - self.low) / self.bins_of
-        return np.where(self.is_terminate, bins, centres).astype(np.float32)
+        for name, values in self.categories.items():                # a category means its value
+            d = self.names.index(name)
+            centres[..., d] = np.array(values)[bins[..., d]]
+        return centres.astype(np.float32)
 
     def state(self) -> dict:
-        """Bounds, names and scheme as plain types. The tokenizer has a .state of its own."""
+        """Bounds, names, categories and scheme as plain types. The tokenizer has a .state of its own."""
         return {"low": self.low.tolist(), "high": self.high.tolist(), "scheme": self.scheme,
-                "names": list(self.names), "n_bins": int(self.n_bins)}
+                "names": list(self.names), "n_bins": int(self.n_bins), "categories": self.categories}
 
     @classmethod
     def from_state(cls, state: dict, tokenizer: Tokenizer) -> "ActionTokenizer":

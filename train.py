@@ -48,9 +48,9 @@ from tqdm import tqdm
 import data
 from data import ACTION, ASKED
 from model import VLA, ModelConfig
-from tokenizer import ActionTokenizer, Tokenizer
+from tokenizer import Tokenizer
 
-VERSION = 2             # of the checkpoint's format
+VERSION = 3             # of the checkpoint's format
 
 
 # --------------------------------------------------------------------------------------------------------
@@ -252,8 +252,8 @@ def train(config: Config, resume=False, other_data=False) -> Path:
     ranks, out = Ranks(config), Path(config.out_dir)
     with only_run(out, resume) if ranks.first else contextlib.nullcontext():
         quicken_cpu()
-        state, logs, fingerprints, tokenizer, actions, model = set_up(config, ranks, resume, other_data)
-        mix, held_out = data.make_mix(config, logs, actions, tokenizer)
+        state, logs, fingerprints, tokenizer, robots, model = set_up(config, ranks, resume, other_data)
+        mix, held_out = data.make_mix(config, logs, robots, tokenizer)
         model.to(ranks.device)
         flops = model.flops(config.text_len, config.text_len // 4)
         if ranks.first:
@@ -273,7 +273,7 @@ def train(config: Config, resume=False, other_data=False) -> Path:
             if ranks.first:
                 save(out / name, model=weights, optimizers=memory, step=step, config=asdict(config),
                      model_config=asdict(model.config), tokenizer=tokenizer.state(),
-                     robots={name: a.state() for name, a in actions.items()}, data=fingerprints)
+                     robots={name: robot.state() for name, robot in robots.items()}, data=fingerprints)
 
         batches = make_batches(mix, config, ranks, range(start, total))
         done, halt = start, False
@@ -284,12 +284,12 @@ def train(config: Config, resume=False, other_data=False) -> Path:
                 norm, *results = train_step(wrapped, micro_batches, optimizers, scale, config, ranks)
                 done = step + 1
                 if progress.is_due(done):
-                    found = metrics(*results, {name: actions[name] for name in mix.names})
+                    found = metrics(*results, {name: robots[name].actions for name in mix.names})
                     # the robot's numbers are of episodes not trained on
                     if step >= config.n_pretrain and held_out:
                         with torch.no_grad():
                             found.update(metrics(*forward(wrapped, held_out[step, 0], config, ranks.device),
-                                                 {name: actions[name] for name in held_out.names}))
+                                                 {name: robots[name].actions for name in held_out.names}))
                     progress.write(done, norm=norm, lr_scale=scale, **found)
                 if done == config.n_pretrain:
                     checkpoint("web.pt", done)
@@ -339,26 +339,27 @@ def set_up(config: Config, ranks, resume: bool, other_data: bool):
                          f"then {state['data']}; bring them back as they were, or give --other_data")
     if state:
         tokenizer, known, model = rebuild(path, state)
-        actions = data.make_actions(config, logs, tokenizer, known)
-        return state, logs, fingerprints, tokenizer, actions, model
+        robots = data.make_robots(config, logs, tokenizer, known)
+        return state, logs, fingerprints, tokenizer, robots, model
     published = {}
     if config.pretrained:
         from formats import weights                             # needed only to start from published weights
         published = weights.settings(config.pretrained)
     tokenizer = weights.gpt2_tokenizer(config.pretrained["gpt2"]) if "gpt2" in config.pretrained else \
         data.make_tokenizer(logs, config.n_vocab)
-    actions = data.make_actions(config, logs, tokenizer, {})
+    robots = data.make_robots(config, logs, tokenizer, {})
     torch.manual_seed(config.seed)
     sizes = {f.name: getattr(config, f.name)
              for f in dataclasses.fields(ModelConfig) if hasattr(config, f.name)}
     model = VLA(ModelConfig(**{**sizes, **published, "n_vocab": tokenizer.n_vocab,
-                               "max_text": config.text_len}))
+                               "max_text": config.text_len,
+                               "pictures": config.frames * data.most_cameras(robots)}))
     model.add_sinusoids(tokenizer.integers[:256])
-    if config.scheme == "overwrite" and actions:    # there the bins are other tokens than the numbers of text
-        model.add_sinusoids(next(iter(actions.values())).ids)
+    if config.scheme == "overwrite" and robots:     # there the bins are other tokens than the numbers of text
+        model.add_sinusoids(next(iter(robots.values())).actions.ids)
     if config.pretrained:
         weights.load(model, config.pretrained)
-    return None, logs, fingerprints, tokenizer, actions, model
+    return None, logs, fingerprints, tokenizer, robots, model
 
 
 # --------------------------------------------------------------------------------------------------------
@@ -577,11 +578,10 @@ def damaged(path):
 
 
 def rebuild(path, state):
-    """a checkpoint's tokenizer, action tokenizers by robot, and model"""
+    """a checkpoint's tokenizer, robots by name, and model"""
     with damaged(path):
         tokenizer = Tokenizer.from_state(state["tokenizer"])
-        actions = {name: ActionTokenizer.from_state(saved, tokenizer)
-                   for name, saved in state["robots"].items()}
+        robots = {name: data.Robot.from_state(saved, tokenizer) for name, saved in state["robots"].items()}
         told, weights = ModelConfig(**state["model_config"]), state["model"]
         if told.n_layer + told.vit_layer > len(weights):
             raise ValueError("model_config has more blocks than there are weights")
@@ -590,15 +590,15 @@ def rebuild(path, state):
         if sizes != {name: p.shape for name, p in weights.items()}:
             raise ValueError("the weights are not of the sizes in model_config")
         config = state["config"]
-        same = (config["image_size"], config["frames"], config["text_len"]) == \
-            (told.image_size, told.frames, told.max_text)
+        same = (config["image_size"], config["frames"] * data.most_cameras(robots), config["text_len"]) == \
+            (told.image_size, told.pictures, told.max_text)
         if not same or config["thought_len"] not in range(told.max_text):
             raise ValueError("config has other sizes than model_config")
         model = VLA(told)
         model.load_state_dict(weights)
         if not all(torch.isfinite(p).all() for p in model.parameters()):
             raise ValueError("a weight is not finite")
-    return tokenizer, actions, model
+    return tokenizer, robots, model
 
 
 # --------------------------------------------------------------------------------------------------------

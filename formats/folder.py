@@ -21,12 +21,12 @@ def framed(question: str, answer: str):
     return f"Q: {question.strip()} A:", f" {answer.strip()}"
 
 
-def checksum(folder: Path, name: str, outside: bool) -> int:
-    """of a picture; ValueError if it is not there"""
+def checksum(folder: Path, name: str, outside: bool, before=0) -> int:
+    """of a picture, and of what was checked before; ValueError if it is not there"""
     path = inside(folder, name, outside)
     if not os.path.isfile(path):
         raise ValueError(f"its picture {short(name)} is not there")
-    return zlib.crc32(path.read_bytes())
+    return zlib.crc32(path.read_bytes(), before)
 
 
 def episode_of(steps) -> dict:
@@ -44,25 +44,34 @@ class Folder(IndexedLog):
 
         {"episode": 0, "instruction": "open the drawer", "action": [0.1, 0.0, -0.2], "image": "images/0.jpg"}
 
-    A line may also say what to think before the action, and ask about its picture:
+    With several cameras, "image" has a picture of each: {"front": "front/0.jpg", "wrist": "wrist/0.jpg"}. A
+    line may also say what to think before the action, and ask about its picture:
 
         "thought": "Plan: grasp the handle.", "questions": [["How many cups are there?", "two"]]
 
     names: of the numbers of an action (a0, a1, ... without); "terminate" first if the log has one of its own
     """
     described_by = ("**/*",)        # also the pictures: a picture that is exchanged makes a new index
-    KEYS = {"episode": int, "instruction": str, "action": list, "image": str}
+    KEYS = {"episode": int, "instruction": str, "action": list}
     MORE = {"thought": str, "questions": list}
     last = None, {}                 # the line that was read last: the next question is mostly about it, too
 
     def files(self):
         if not (self.path / "steps.jsonl").is_file():
             raise ValueError(f"{self.path}: there is no steps.jsonl in it")
+        lines = json_lines(self.path / "steps.jsonl", {"action": list})
+        _, _, self.first = next(lines, (0, 0, {"action": []}))
+        self.cameras = tuple(self.images(self.first))
         return ["steps.jsonl"]
 
+    @staticmethod
+    def images(row) -> dict:
+        """the pictures of a line: camera -> file. One camera need not have a name."""
+        image = row.get("image")
+        return image if type(image) is dict and image else {"": image}
+
     def action_names(self):
-        _, _, first = next(json_lines(self.path / "steps.jsonl", {"action": list}), (0, 0, {"action": []}))
-        names, D = list(self.settings["names"]), len(first["action"])
+        names, D = list(self.settings["names"]), len(self.first["action"])
         if names and (len(names) != D or "terminate" in names[1:]):
             raise ValueError(f"{self.path}: names = {names}, but an action has {D} numbers; name each, "
                              "terminate first if it is there")
@@ -93,7 +102,13 @@ class Folder(IndexedLog):
         if not all(type(q) is list and len(q) == 2 and all(type(text) is str and text.strip() for text in q)
                    for q in questions):
             raise ValueError(f"its questions are {short(questions)}; each must be [question, answer]")
-        check = checksum(self.path, row["image"], self.settings["outside"])
+        images = self.images(row)
+        if not all(type(name) is str for name in images.values()) or tuple(images) != self.cameras:
+            raise ValueError(f"its image is {short(row.get('image'))}; it must be the name of a file, or in "
+                             "every line a table of the same cameras, such as {\"front\": \"0.jpg\"}")
+        check = 0
+        for name in images.values():
+            check = checksum(self.path, name, self.settings["outside"], check)
         if thought or questions:                # the fingerprint has to change with them, too
             check = zlib.crc32(repr((thought, questions)).encode(), check)
         return {"id": row["episode"], "action": action, "instruction": row["instruction"], "picture": check,
@@ -115,8 +130,9 @@ class Folder(IndexedLog):
         return self.last[1]
 
     def picture(self, i):
-        path = self.path / self.row(i)["image"]
-        return read_picture(path, path)
+        paths = [self.path / name for name in self.images(self.row(i)).values()]
+        found = [read_picture(path, path) for path in paths]
+        return found if len(found) > 1 else found[0]
 
     def request(self, i, rng):
         prompt, _ = super().request(i, rng)

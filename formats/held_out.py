@@ -17,15 +17,18 @@ def evaluate(policy, log, hold_out, most=2000, quiet=False):
     step before (which the policy is not told), and the action of the training step whose picture is nearest
     in pixels (16 x 16).
 
+    Of an answer that holds several actions (chunk), the first is compared.
+
     Returns a dict; "drivers" has for each of them: "l1" by number, in the log's units; "scaled", the mean
     over the numbers but terminate of L1 / (width of its bounds), with a 95 % "interval" from resampling
     episodes; "less", the policy's median action (of 16 draws) minus it, paired by episode; "right", the
     share of its tokens that are the log's.
     """
     actions, rng = policy.actions, np.random.default_rng(0)
-    shape = dict(text_len=policy.config["text_len"], size=policy.config["image_size"],
-                 frames=policy.config["frames"], thought_len=policy.config["thought_len"], hold_out=hold_out)
-    known, test = (data.RobotData(log, actions, held_out=h, **shape) for h in (False, True))
+    frames, n_pictures = policy.config["frames"], policy.model.config.pictures
+    shape = dict(text_len=policy.config["text_len"], size=policy.config["image_size"], frames=frames,
+                 cameras=n_pictures // frames, thought_len=policy.config["thought_len"], hold_out=hold_out)
+    known, test = (data.RobotData(log, policy.robot, held_out=h, **shape) for h in (False, True))
     index, basis = test.index, rng.permutation(known.index)[:20_000]
     if len(index) > most:                                   # whole episodes, by chance
         order = np.random.default_rng(1).permutation(np.unique(log.episode[index]))
@@ -33,31 +36,31 @@ def evaluate(policy, log, hold_out, most=2000, quiet=False):
     moves = np.array([name != "terminate" for name in actions.names])
     truth, episode = np.asarray(log.actions)[index], np.asarray(log.episode)[index]         # (n, D), (n,)
     pictures = {i: [data.fit(p, policy.config["image_size"]) for p in test.pictures(i)] for i in index}
-    bar = tqdm(total=34, desc=f"held-out episodes of {policy.robot}", unit="pass", disable=quiet)
+    bar = tqdm(total=34, desc=f"held-out episodes of {policy.name}", unit="pass", disable=quiet)
 
-    def act(temperature, blank=False):
+    def act(temperature, blank=False, draw=0):
         kept, policy.temperature = policy.temperature, temperature
         prompts = {i: prompt(None) if blank else log.request(int(i), np.random.default_rng(0))[0]
                    for i in index}
-        rows = [policy.act_batch([pictures[i] for i in part], [prompts[i] for i in part])
+        rows = [policy.decide([pictures[i] for i in part], [prompts[i] for i in part],
+                              [np.random.default_rng([draw, i]) for i in part])[0][:, 0]
                 for part in np.array_split(index, -(-len(index) // 64))]
         policy.temperature = kept
         bar.update()
         return np.concatenate(rows)                         # (n, D)
 
     def median(blank=False, n=16):      # of n draws, number by number: what the model knows, without noise
-        policy.reset()
-        rows = np.median([act(1.0, blank) for _ in range(n)], axis=0)
+        rows = np.median([act(1.0, blank, draw) for draw in range(n)], axis=0)
         rows[:, ~moves] = rows[:, ~moves].round()
         return rows
 
     def small(i):
-        return data.fit(log.picture(i), 16).astype(np.float32).ravel()
+        now = data.views(log.picture(i), n_pictures // frames)
+        return np.concatenate([data.fit(p, 16).astype(np.float32).ravel() for p in now])
     mean = np.where(moves, np.asarray(log.actions)[known.index].mean(0), 0)
     seen = np.stack([small(i) for i in basis])
     nearest = [basis[((seen - small(i)) ** 2).sum(1).argmin()] for i in index]
     before = [np.asarray(log.actions[test.previous(i)]) if test.previous(i) != i else mean for i in index]
-    policy.reset()
     guesses = {"policy": act(policy.temperature), "its likeliest action": act(0.0),
                "its median action": median(),
                "the same, blank instruction": median(blank=True),
@@ -83,7 +86,7 @@ def evaluate(policy, log, hold_out, most=2000, quiet=False):
                         "right": float(right[:, moves].mean())}
     inside = truth.clip(actions.low, actions.high)
     off = np.abs(actions.decode(actions.encode(truth, quiet=True)) - inside) / width * actions.bins_of
-    return {"robot": policy.robot, "episodes": len(np.unique(episode)), "steps": len(index),
+    return {"robot": policy.name, "episodes": len(np.unique(episode)), "steps": len(index),
             "drivers": drivers,
             "replay": {"most_bins_off": float(off.max()), "clipped": float((inside != truth).mean())}}
 

@@ -33,19 +33,27 @@ from tokenizer import prompt
 
 NOTHING = 1e-5          # a movement this small is none
 MOST_NUMBERS = 1000     # of an action; a file that claims more is damaged
+MOST_CATEGORIES = 256
 SEVEN = ("dx", "dy", "dz", "droll", "dpitch", "dyaw", "gripper")
 
 
 class IndexedLog(Log):
     """
     A robot log in the folder `path`. A format is a subclass with four methods: files, scan, action_names and
-    picture.
+    view.
+
+    categories: numbers that choose (left, right, up). One whose values are whole and less than 256 apart is
+    such a number by itself, if bounds and full_range do not name it. Each value in the log has its own bin.
+    bounds: {dx = [-0.1, 0.1]}, of the bins of other numbers; full_range: numbers whose bounds are not to cut
+    off wild values.
 
     Left out, and counted in summary(): first steps that do nothing (as OpenVLA does; skip_idle = false keeps
     them), steps without an instruction, episodes without pictures or with an action that is not finite.
-    terminate is the log's own where it has one that changes within the episode, else 1 in the last step.
+    terminate is the log's own where it has one that changes within the episode, else 1 in the last step,
+    whose action counts (last_action_counts).
     """
-    options = {"path": str, "outside": False, "skip_idle": True, "full_range": [], "names": []}
+    options = {"path": str, "outside": False, "skip_idle": True, "full_range": [], "names": [],
+               "categories": [], "bounds": {}}
     described_by = ()           # patterns of files that say what the others hold: a change makes a new index
 
     def __init__(self, *, cache, size, quiet, **options):
@@ -71,15 +79,25 @@ class IndexedLog(Log):
         about = json.loads((self.index / "about.json").read_bytes())
         self.names, self.bounds = tuple(about["names"]), tuple(map(np.array, about["bounds"]))
         self.counts, self.notes, self.instructions = about["counts"], about["notes"], about["instructions"]
+        self.categories, self.last_action_counts = about["categories"], about["last_action_counts"]
+        self.cameras = tuple(about["cameras"])
         self.actions, self.episode, self.where, self.text = (
             np.load(self.index / f"{name}.npy", mmap_mode="r")
             for name in ("actions", "episode", "where", "text"))
 
     @classmethod
     def check(cls, settings):
-        names = settings["names"]
+        names, cameras = settings["names"], settings.get("camera", [])
+        if len({*cameras}) < len(cameras):
+            raise ValueError(f"camera = {cameras} names one of them twice")
         if len({*names}) < len(names) or "" in names:
             raise ValueError(f"names = {names}; give each number of an action a name of its own")
+        for name, bounds in settings["bounds"].items():
+            if type(bounds) is not list or len(bounds) != 2 or not {*map(type, bounds)} <= {int, float} \
+                    or not -1e38 < bounds[0] < bounds[1] < 1e38:
+                raise ValueError(f"bounds of {name} are {short(bounds)}; they must be [low, high]")
+        for name in {*settings["categories"]} & {*settings["bounds"], *settings["full_range"], "terminate"}:
+            raise ValueError(f"{name} is one of categories = {settings['categories']}, which have no bounds")
 
     # -- what a format must have
 
@@ -93,7 +111,7 @@ class IndexedLog(Log):
 
             actions         (T, D) float32
             instructions    a list of T texts
-            where           (T, 3) int64: what picture() needs to find a picture again
+            where           (T, cameras, 3) int64: what view() needs to find a picture again
             pictures        a checksum of the pictures
             id, note        optional: the name of the episode in its log; a remark, which summary() counts
 
@@ -105,10 +123,18 @@ class IndexedLog(Log):
         """the names of the D numbers that scan() gives; "terminate" first if the log has one of its own"""
         raise NotImplementedError
 
+    def view(self, camera: int, *where):
+        """the picture (H, W, 3) uint8 of one camera, by its three numbers in `where`"""
+        raise NotImplementedError
+
     # -- what data.Log asks for
 
     def __len__(self):
         return len(self.episode)
+
+    def picture(self, i):
+        found = [self.view(camera, *where) for camera, where in enumerate(self.where[i].tolist())]
+        return found if len(found) > 1 else found[0]
 
     def instruction(self, i) -> str:
         return self.instructions[self.text[i]]
@@ -150,13 +176,20 @@ class IndexedLog(Log):
                     skipped[why] += 1
                 else:
                     found.append(e)
-        if names[0] == "terminate":
-            found = with_a_stop(found, skipped, notes)
-        else:
+        own_stop = names[0] == "terminate"
+        if not own_stop:
             names = ["terminate", *names]
             for e in found:
-                e["actions"] = np.insert(e["actions"], 0, last_only(e["actions"]), axis=1)
-        found = self.trimmed(found, names, skipped) if found else []
+                e["actions"] = np.insert(e["actions"], 0, 0, axis=1)
+        found, derived = with_a_stop(found, skipped)
+        if own_stop:
+            notes["episodes whose terminate never changes: their last step stops"] += derived
+        for option in ("full_range", "categories", "bounds"):
+            if not {*self.settings[option]} <= {*names}:
+                raise ValueError(f"{self.path}: {option} = {self.settings[option]}; "
+                                 f"the numbers are {', '.join(names)}")
+        categories = self.find_categories(names, found) if found else {}
+        found = self.trimmed(found, names, categories, skipped)
         skipped, notes = ({why: n for why, n in counter.items() if n} for counter in (skipped, notes))
         if not found:
             raise ValueError(f"{self.path}: no episode is left to learn from; skipped: "
@@ -164,7 +197,7 @@ class IndexedLog(Log):
         actions = np.concatenate([e["actions"] for e in found]).astype(np.float32)
         instructions = [words for e in found for words in e["instructions"]]
         number = {words: n for n, words in enumerate(dict.fromkeys(instructions))}
-        low, high, wild = self.find_bounds(names, actions)
+        low, high, wild = self.find_bounds(names, actions, categories)
         notes |= Counter(e["note"] for e in found if "note" in e)
         self.where = np.concatenate([e["where"] for e in found])
         self.text = np.array([number[words] for words in instructions], np.int32)
@@ -178,15 +211,34 @@ class IndexedLog(Log):
         np.save(folder / "text.npy", self.text)
         (folder / "about.json").write_text(json.dumps({
             "names": names, "instructions": self.instructions, "bounds": [low, high],
+            "categories": categories, "last_action_counts": derived > 0, "cameras": self.cameras,
             "counts": {"episodes": len(found), "steps": len(actions), "skipped": skipped},
             "notes": [*(f"{n} {note}" for note, n in notes.items()), *wild],
             "pictures": hashlib.sha256(repr([e["pictures"] for e in found]).encode()).hexdigest()}))
 
-    def trimmed(self, found, names, skipped):
+    def find_categories(self, names, found) -> dict:
+        """name -> the values of each number that chooses, rising; noise over whole numbers is rounded away"""
+        categories = {}
+        for d, name in enumerate(names):
+            values = np.unique(np.concatenate([np.unique(e["actions"][:, d]) for e in found]))
+            if name in self.settings["categories"]:
+                if not 1 < len(values) <= MOST_CATEGORIES:
+                    raise ValueError(f"{self.path}: {name} is one of categories, but it has {len(values)} "
+                                     f"different values; a category has 2 to {MOST_CATEGORIES}")
+            elif d == 0 or name in {*self.settings["bounds"], *self.settings["full_range"]} \
+                    or not is_choice(values):
+                continue
+            else:
+                values = np.unique(np.round(values))
+                for e in found:
+                    e["actions"][:, d] = np.round(e["actions"][:, d])
+            categories[name] = values.tolist()
+        return categories
+
+    def trimmed(self, found, names, categories, skipped):
         """the episodes without the steps that nothing can be learnt from, which are counted in skipped"""
         gripper = np.array(["gripper" in name.lower() for name in names])
-        choice = np.array([is_choice(np.concatenate([e["actions"][:, d] for e in found]))
-                           for d in range(len(names))])
+        choice = np.array([name in categories for name in names])
         good = []
         for e in found:
             a = e["actions"]
@@ -207,24 +259,25 @@ class IndexedLog(Log):
                              "instructions": [w.strip() for w, k in zip(e["instructions"], keep) if k]})
         return good
 
-    def find_bounds(self, names, actions):
+    def find_bounds(self, names, actions, categories):
         """
         low, high: the bounds of the bins, lists of D, from the 1st to the 99th percentile, so that a few wild
         values do not make all bins wide (as OpenVLA); and a remark for each number with values far outside.
-        The bounds hold every value of a number that chooses, that hardly ever moves, or that full_range
-        names. A number that never changes gets bounds close around it.
+        The bounds hold every value of a number that hardly ever moves, or that full_range names. A number
+        that never changes gets bounds close around it.
         """
-        low, high, wild, full_range = [0.], [1.], [], self.settings["full_range"]
-        if not {*full_range} <= {*names}:
-            raise ValueError(f"{self.path}: full_range = {full_range}; the numbers are {', '.join(names)}")
+        low, high, wild = [0.], [1.], []
         for name, values in zip(names[1:], actions[:, 1:].T):
             lo, hi = map(float, np.quantile(values, (.01, .99)))
             least, most = float(values.min()), float(values.max())
             noise = NOTHING * max(1, abs(lo), abs(hi))
-            if name in full_range or is_choice(values) or hi - lo < noise:
+            if name in self.settings["full_range"] or hi - lo < noise:
                 lo, hi = least, most
             if hi - lo < noise:
                 lo, hi = lo - noise, hi + noise
+            if name in categories:
+                lo, hi = categories[name][0], categories[name][-1]
+            lo, hi = map(float, self.settings["bounds"].get(name, (lo, hi)))
             if max(lo - least, most - hi) > 10 * (hi - lo):
                 wild.append(f"{name} goes from {least:.3g} to {most:.3g}, its bins go from {lo:.3g} to "
                             f"{hi:.3g}; if the rest is real, set full_range = [{json.dumps(name)}]")
@@ -232,24 +285,22 @@ class IndexedLog(Log):
         return low, high, wild
 
 
-def last_only(values):
-    """(T,) float32: 0, and 1 in the last step"""
-    return (np.arange(len(values)) == len(values) - 1).astype(np.float32)
-
-
-def with_a_stop(found, skipped, notes):
-    """the episodes of a log with a terminate of its own (number 0), so that each says stop at its end"""
-    good = []
+def with_a_stop(found, skipped):
+    """
+    The episodes, so that each says stop (number 0) at its end, and in how many of them the log did not say
+    so. In those the last step stops.
+    """
+    good, derived = [], 0
     for e in found:
         stop = e["actions"][:, 0] > .5
-        if not stop.any() or stop.all() and len(stop) > 1:          # the column is there, but says nothing
-            notes["episodes whose terminate never changes: their last step stops"] += 1
-            e["actions"][:, 0] = last_only(stop)
+        if not stop.any() or stop.all() and len(stop) > 1:          # a column that says nothing
+            e["actions"][:, 0] = np.arange(len(stop)) == len(stop) - 1
+            derived += 1
         if stop[0] and not stop.all():
             skipped["episodes that begin with terminate = 1, which means stop"] += 1
         else:
             good.append(e)
-    return good
+    return good, derived
 
 
 @functools.lru_cache(100_000)
@@ -269,7 +320,7 @@ def is_choice(values) -> bool:
     Example: is_choice(np.array([0, 2, 2, 1])) -> True
     """
     whole = np.abs(values - np.round(values)) < NOTHING
-    return .5 < values.max() - values.min() < 256 and bool(whole.all())
+    return .5 < values.max() - values.min() < MOST_CATEGORIES and bool(whole.all())
 
 
 # -----------------------------------------------------------------------------------------------------------

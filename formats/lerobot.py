@@ -5,6 +5,7 @@ import os
 import re
 import zlib
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -145,14 +146,27 @@ def stars(template) -> str:
     return FIELD.sub("*", template)
 
 
+@dataclass
+class Camera:
+    """
+    One camera of a data set: its feature, and whether its pictures are frames of videos. Then video_path says
+    where these are, and in v3.0 starts tells of each episode the two numbers of its video, and from when to
+    when it is in it, in seconds.
+    """
+    key: str
+    is_video: bool
+    video_path: str = ""
+    starts: dict = field(default_factory=dict)
+
+
 class LeRobot(IndexedLog):
     """
     LeRobot data sets v2.0, v2.1 and v3.0: parquet tables with a row for each step; pictures in a column, or
     in videos.
 
-    camera: a feature such as "observation.images.top" or the end of its name, "top"; not needed where there
-    is only one. action: a feature; else `action` or `actions`. names: of its numbers; else those of
-    meta/info.json; else a0, a1, ...
+    camera: a feature such as "observation.images.top" or the end of its name, "top", or a list of several;
+    not needed where there is only one. action: a feature; else `action` or `actions`. names: of its numbers;
+    else those of meta/info.json; else a0, a1, ...
 
     Which frame belongs to a row of a video's episode? The frame at its timestamp, if every row has one of
     its own there, as in LeRobot. Else the timestamps are of another clock: then it is the next frame, if
@@ -169,7 +183,7 @@ class LeRobot(IndexedLog):
     frame before it (LeRobot writes one every 2 frames, other tools every 250), a picture in a column its
     whole row group (100 rows, an episode, or all).
     """
-    options = {**IndexedLog.options, "camera": "", "action": ""}
+    options = {**IndexedLog.options, "camera": [], "action": ""}
     described_by = ("meta/*.json*", "meta/**/*.parquet")
 
     def files(self):
@@ -192,19 +206,22 @@ class LeRobot(IndexedLog):
             self.fps = float(about["fps"])
             if not 1e-3 < self.fps < 1e5:
                 raise ValueError(f"fps = {self.fps}")
-        self.data_path, self.video_path = about.get("data_path"), about.get("video_path") or ""
+        self.data_path, video_path = about.get("data_path"), about.get("video_path") or ""
         self.check_template(info, self.data_path)
-        cameras = [key for key, (kind, _, _) in features.items() if kind in ("video", "image")]
-        wanted = self.settings["camera"]
-        found = [c for c in cameras if c == wanted] or \
-            [c for c in cameras if not wanted or c.endswith("." + wanted)]
-        if len(found) != 1:
-            raise ValueError(f"{self.path}: camera = {wanted!r} fits {len(found)} cameras; use one of: "
-                             f"{', '.join(cameras)}")
-        self.camera, self.is_video, self.v3 = found[0], features[found[0]][0] == "video", version == "v3.0"
-        if self.camera in depth:
-            raise ValueError(f"{info}: {self.camera} is a depth map, which 8 bits cannot hold; choose "
-                             "another camera")
+        cameras = {key: kind == "video" for key, (kind, _, _) in features.items()
+                   if kind in ("video", "image")}
+        self.views, self.v3 = [], version == "v3.0"
+        for wanted in self.settings["camera"] or [""]:
+            found = [c for c in cameras if c == wanted] or \
+                [c for c in cameras if not wanted or c.endswith("." + wanted)]
+            if len(found) != 1:
+                raise ValueError(f"{self.path}: camera = {wanted!r} fits {len(found)} cameras; use one of: "
+                                 f"{', '.join(cameras)}")
+            if found[0] in depth:
+                raise ValueError(f"{info}: {found[0]} is a depth map, which 8 bits cannot hold; choose "
+                                 "another camera")
+            self.views.append(Camera(found[0], cameras[found[0]]))
+        self.cameras = tuple(view.key.split(".")[-1] for view in self.views)
         self.action = self.settings["action"] or ("action" if "action" in features else "actions")
         _, shape, self.told = features.get(self.action, (None, None, None))
         if type(shape) is not list or [type(n) for n in shape] != [int] or not 0 < shape[0] <= MOST_NUMBERS:
@@ -214,11 +231,12 @@ class LeRobot(IndexedLog):
         data = self.all_named(self.data_path)
         if not data:
             raise ValueError(f"{self.path}: no file is named like {self.data_path}; download the whole set")
-        if self.is_video:
-            self.check_template(info, self.video_path)
-            self.find_videos()
-        else:
-            self.described_by = (*self.described_by, "images/**/*")     # where pictures beside the tables are
+        for view in self.views:
+            if view.is_video:
+                self.check_template(info, video_path)
+                self.find_videos(view, video_path)
+            else:                                           # pictures may be beside the tables
+                self.described_by = (*self.described_by, "images/**/*")
         return data
 
     def check_template(self, info, template):
@@ -247,24 +265,21 @@ class LeRobot(IndexedLog):
                 raise ValueError(f"{file}: task {short(i)} is {short(task)}; it must be a text")
         return {i: task or "" for i, task in tasks.items()}
 
-    def find_videos(self):
-        """
-        Sets video_path to where the videos of the camera are; and for v3.0 starts, episode -> the two
-        numbers of its video, from when to when it is in it, in seconds.
-        """
+    def find_videos(self, camera, told):
+        """sets video_path and starts of a Camera. told: the video_path of meta/info.json"""
         extra("av")
-        top, _, rest = self.video_path.partition("/")
+        top, _, rest = told.partition("/")
         folders = (top, *(f.name for f in self.path.iterdir() if f.is_dir() and f.name != top))
         names = [f"{folder}/{rest}".replace("{video_key}", key)
-                 for key in (self.camera, self.camera.split(".")[-1]) for folder in folders]
+                 for key in (camera.key, camera.key.split(".")[-1]) for folder in folders]
         found = [name for name in dict.fromkeys(names) if rest and self.all_named(name)]
         if not found or len(found) > 1 and found[0] != names[0]:
-            raise ValueError(f"{self.path}: {len(found)} folders have videos of {self.camera}, but not "
-                             f"that in meta/info.json, {self.video_path}; download it, or choose another one")
+            raise ValueError(f"{self.path}: {len(found)} folders have videos of {camera.key}, but not "
+                             f"that in meta/info.json, {told}; download it, or choose another one")
         inside(self.path, found[0], self.settings["outside"])       # the name of a camera may lead out, too
-        self.video_path, self.starts = found[0], {}
+        camera.video_path = found[0]
         self.described_by = (*self.described_by, stars(found[0]))
-        *keys, until = ["episode_index", *(f"videos/{self.camera}/{key}" for key in (
+        *keys, until = ["episode_index", *(f"videos/{camera.key}/{key}" for key in (
             "chunk_index", "file_index", "from_timestamp", "to_timestamp"))]
         for file in self.all_named("meta/episodes/*/*.parquet") if self.v3 else []:
             table = self.table(file, keys, perhaps=[until])
@@ -274,7 +289,7 @@ class LeRobot(IndexedLog):
                 follows = (places[1:, 1:3] == places[:-1, 1:3]).all(1)
                 ends = np.where(follows, places[1:, 3], np.inf)
                 places = np.column_stack((places, np.append(ends, np.inf)))
-            self.starts |= {e: place for e, *place in places.tolist()}
+            camera.starts |= {e: place for e, *place in places.tolist()}
 
     def table(self, file, keys, perhaps=()):
         """the columns `keys` of a parquet file, and those of `perhaps` that it has; without keys all"""
@@ -327,24 +342,28 @@ class LeRobot(IndexedLog):
             raise ValueError(f"{path}: task_index {min(unknown):g} is not in meta/tasks; download meta again")
         episodes = steps.get("episode_index", np.full(len(actions), numbers[1]))
         starts = np.flatnonzero(np.diff(episodes, prepend=np.nan))              # of each run of one episode
-        pictures = {} if self.is_video else Column(path, self.camera)
+        pictures = [{} if camera.is_video else Column(path, camera.key) for camera in self.views]
         for rows in np.split(np.arange(len(actions)), starts[1:]) if len(actions) else []:
             episode, times = int(episodes[rows[0]]), {key: steps[key][rows] for key in clocks if key in steps}
             for key, t in times.items():
                 if (np.diff(t) < 0).any():
                     raise ValueError(f"{path}: the rows of episode {episode} are not in order of their {key}")
-            found = self.find_frames(episode, len(rows), numbers, times, pictures) if self.is_video else \
-                self.find_cells(rows, numbers, pictures, path)
-            if "skipped" not in found:
-                found["actions"] = actions[rows]
-                found["instructions"] = [self.tasks[i] for i in steps["task_index"][rows]]
-            yield {"id": episode, **found}
+            found = [self.find_frames(camera, episode, len(rows), numbers, times, there) if camera.is_video
+                     else self.find_cells(camera, rows, numbers, there, path)
+                     for camera, there in zip(self.views, pictures)]
+            lost = [f for f in found if "skipped" in f]
+            notes = dict.fromkeys(f["note"] for f in found if "note" in f)
+            yield {"id": episode, **lost[0]} if lost else {
+                "id": episode, "actions": actions[rows],
+                "instructions": [self.tasks[i] for i in steps["task_index"][rows]],
+                "where": np.stack([f["where"] for f in found], 1), "pictures": [f["pictures"] for f in found],
+                **({"note": ", or ".join(notes)} if notes else {})}
 
-    def find_cells(self, rows, numbers, cells, path):
+    def find_cells(self, camera, rows, numbers, cells, path):
         """where the pictures of an episode are, if they are in a column"""
         sums = []
         for row in rows.tolist():
-            name = f"{path}: row {row} of {self.camera!r}"
+            name = f"{path}: row {row} of {camera.key!r}"
             data, file = self.cell(cells, row, name)
             if not data and not file:
                 return {"skipped": "episodes without pictures"}
@@ -356,13 +375,13 @@ class LeRobot(IndexedLog):
             sums.append(zlib.crc32(data))
         return {"where": np.column_stack((np.full((len(rows), 2), numbers), rows)), "pictures": sums}
 
-    def find_frames(self, episode, n, numbers, clocks, videos):
+    def find_frames(self, camera, episode, n, numbers, clocks, videos):
         """where the pictures of an episode of n steps are, if they are frames; videos: those seen so far"""
-        *place, start, end = self.starts.get(episode, [np.nan] * 4) if self.v3 else [*numbers, 0, np.inf]
+        *place, start, end = camera.starts.get(episode, [np.nan] * 4) if self.v3 else [*numbers, 0, np.inf]
         if not all(0 <= x < 1e9 for x in (*place, start)):
             return {"skipped": "episodes without pictures"}
         place, half = [int(x) for x in place], .5 / self.fps
-        path = self.path / fill_in(self.video_path, *place)
+        path = self.path / fill_in(camera.video_path, *place)
         if not path.exists():
             return {"skipped": "episodes without pictures"}
         if path not in videos:
@@ -385,7 +404,7 @@ class LeRobot(IndexedLog):
         if shown is None:
             return {"skipped": "episodes with steps that have no frame in their video"}
         where = np.column_stack((np.full((n, 2), place), np.round(shown * 1e6))).astype(np.int64)
-        self.frame(*where[-1].tolist())         # a video that is cut short shows now, not after a day
+        self.frame(camera, *where[-1].tolist())     # a video that is cut short shows now, not after a day
         return {"where": where, "pictures": check, "note": f"episodes find their frames {way}"}
 
     def action_names(self):
@@ -404,11 +423,12 @@ class LeRobot(IndexedLog):
 
     # -- pictures
 
-    def picture(self, i):
-        return (self.frame if self.is_video else self.image)(*self.where[i].tolist())
+    def view(self, camera, *where):
+        camera = self.views[camera]
+        return (self.frame if camera.is_video else self.image)(camera, *where)
 
-    def frame(self, chunk, number, microsecond):
-        path, t = self.path / fill_in(self.video_path, chunk, number), microsecond / 1e6
+    def frame(self, camera, chunk, number, microsecond):
+        path, t = self.path / fill_in(camera.video_path, chunk, number), microsecond / 1e6
         with reading(f"{path}: the frame at {t:.3f} s"):
             frame = kept_open(os.getpid())(Video, str(path), self.fps, self.index.name)[t]
         if frame is None:
@@ -416,11 +436,11 @@ class LeRobot(IndexedLog):
                              "without")
         return frame
 
-    def image(self, chunk, number, row):
+    def image(self, camera, chunk, number, row):
         path = self.path / fill_in(self.data_path, chunk, number)
-        name = f"{path}: row {row} of {self.camera!r}"
+        name = f"{path}: row {row} of {camera.key!r}"
         with reading(name):
-            cells = kept_open(os.getpid())(Column, str(path), self.camera, self.index.name)
+            cells = kept_open(os.getpid())(Column, str(path), camera.key, self.index.name)
         data, file = self.cell(cells, row, name)
         return read_picture(data or self.path / file, name)
 

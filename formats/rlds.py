@@ -246,15 +246,15 @@ class RLDS(IndexedLog):
 
     split: as dataset_info.json names it. verify: check every record against its CRC when the index is made;
     false checks lengths only. The other options are found where the data set has one of those layouts.
-    camera: a key under steps/observation/ ("image_0"). instruction: a key under steps/, text or UTF-8 in an
-    array of integers. action: keys under steps/, whose numbers are joined in that order. names: of these
+    camera: a key under steps/observation/ ("image_0"), or a list of several. instruction: a key under steps/,
+    text or UTF-8 in an array of integers. action: keys under steps/, whose numbers are joined in that order. names: of these
     numbers. Seven in steps/action are taken for dx .. gripper (make sure: joints may be seven, too), two for
     dx and dy; others are called a0, a1, ...
 
     RT-1's terminate_episode is one of three, of which [1, 0, 0] is terminate: issue 17 of Open X-Embodiment's
     repository (google-deepmind/open_x_embodiment), and terminate_bool_to_act in its notebooks.
     """
-    options = {**IndexedLog.options, "split": "train", "camera": "", "action": [], "instruction": "",
+    options = {**IndexedLog.options, "split": "train", "camera": [], "action": [], "instruction": "",
                "verify": True}
     described_by = ("features.json", "dataset_info.json")
 
@@ -330,12 +330,14 @@ class RLDS(IndexedLog):
 
         pictures = [k for k, f in there.items() if is_camera(k, **f)]
         only = pictures[0] if len(pictures) == 1 else ""
-        self.camera = pick("camera", settings["camera"] or first(CAMERAS) or only)
+        wanted = settings["camera"] or [first(CAMERAS) or only]
+        self.picture_keys = [pick("camera", name) for name in wanted]
+        self.cameras = tuple(key.removeprefix("steps/observation/") for key in self.picture_keys)
         self.words = pick("instruction", settings["instruction"] or first(INSTRUCTIONS))
         usual = RT1 if RT1.keys() <= there.keys() else ["action"]
         action = [pick("action", name) for name in settings["action"] or usual]
         self.clock = first(["steps/is_first", action[0]])
-        self.keys = {k: values(there[k]) for k in (*action, self.words, self.camera, self.clock)}
+        self.keys = {k: values(there[k]) for k in (*action, self.words, *self.picture_keys, self.clock)}
         self.action = {k: 1 if k.endswith("/terminate_episode") else self.keys[k][0] for k in action}
         D = sum(self.action.values())
         if D > MOST_NUMBERS:
@@ -376,7 +378,7 @@ class RLDS(IndexedLog):
                                  f"{self.clock} it should have {steps * n} {kind}, {n} for each of {steps}")
             return values.reshape(steps, 2 if kind == "strings" else n)
 
-        if not len(found[self.camera][1]) or not rows(self.camera)[:, 1].all():
+        if not all(len(found[key][1]) and rows(key)[:, 1].all() for key in self.picture_keys):
             return {"skipped": "episodes without pictures"}
         actions = np.concatenate([rows(key)[:, :n] for key, n in self.action.items()], 1)[:, self.order]
         if not len(found[self.words][1]):
@@ -390,12 +392,11 @@ class RLDS(IndexedLog):
             words = [row.tobytes().rstrip(b"\0") for row in rows(self.words).astype(np.uint8)]
         words = [w.decode(errors="replace") for w in words]
         lost = any("\ufffd" in w for w in words)
-        return {"actions": actions.astype(np.float32), "instructions": words,
-                "where": np.insert(rows(self.camera) + (at, 0), 0, shard, axis=1),
+        where = [np.insert(rows(key) + (at, 0), 0, shard, axis=1) for key in self.picture_keys]
+        return {"actions": actions.astype(np.float32), "instructions": words, "where": np.stack(where, 1),
                 **({"note": "episodes have words that are not UTF-8"} if lost else {})}
 
-    def picture(self, i):
-        shard, at, length = map(int, self.where[i])
+    def view(self, camera, shard, at, length):
         path = self.path / self.shards[shard]
         name = f"{path}: the picture in the {length} bytes from byte {at}"
         try:

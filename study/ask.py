@@ -47,17 +47,14 @@ def sheet(policy, lines, path, n=3, size=200):
     """the last picture of the first n trials of each line; a ring is where the last action said it goes"""
     tiles = []
     for line in lines:
-        envs, thoughts = [line.make() for _ in range(n)], {}
+        seeds = range(evaluation.TRIAL_SEED, evaluation.TRIAL_SEED + n)
+        envs, episodes = [line.make() for _ in seeds], [policy.episode(seed) for seed in seeds]
 
-        def act(envs, histories):
-            actions = policy.act_batch(histories, [line.prompt(env.instruction) for env in envs])
-            thoughts.update({id(env): thought for env, thought in zip(envs, policy.thoughts)})
-            return actions
-        policy.reset()
-        first = evaluation.TRIAL_SEED
-        results = evaluation.rollouts(envs, range(first, first + n), act, frames=policy.config["frames"])
-        for env, result in zip(envs, results):
-            picture = ring(env.render(), last_place(thoughts[id(env)]))
+        def act(going, envs, pictures):
+            prompts = [line.prompt(env.instruction) for env in envs]
+            return policy.act([episodes[i] for i in going], pictures, prompts)
+        for env, episode, result in zip(envs, episodes, evaluation.rollouts(envs, seeds, act)):
+            picture = ring(env.render(), last_place(episode.thought))
             outcome, color = ("success", "green") if result["success"] else (result["outcome"], "red")
             tiles.append(evaluation.tile(picture, size, env.instruction, outcome, color, rows=3))
     picture = evaluation.paste(tiles, 6)

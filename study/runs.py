@@ -322,9 +322,10 @@ def where_it_breaks(checkpoint, lines, first, n_trials):
         where = policy.answer(pictures, [f"Q: where is the {b}? A:" for b in names], 3)
         way = policy.answer(pictures, [f"Q: which way is the {b} from the gripper? A:" for b in names], 3)
         asked = [prompt(f"move {w.task.a.name} near {b}") for w, b in zip(worlds, names)]
-        moves = policy.actions.bins(policy.act_batch(pictures, asked))[:, 1:3]
+        answers, thoughts = policy.decide(pictures, asked, [np.random.default_rng(0) for _ in asked])
+        moves = policy.actions.bins(answers)[:, 0, 1:3]
         wanted = policy.actions.bins([w.expert() for w in worlds])[:, 1:3]
-        n, thoughts = len(worlds), map(last_place, policy.thoughts)
+        n, thoughts = len(worlds), map(last_place, thoughts)
         has_places = world_table(policy.config)["places"]
         found[line.name] = {"where": [sum(map(agrees, where, places)), n],
                             "way": [sum(agrees(said, right, 0) for said, right in zip(way, ways)), n],
@@ -343,8 +344,8 @@ def printed_plans(checkpoint, lines, first, n):
     for line in lines:
         worlds = scenes(line, first, n)
         pictures, facts = [w.observe()["image"] for w in worlds], [facts_by_name(w) for w in worlds]
-        policy.act_batch(pictures, [line.prompt(w.instruction) for w in worlds])
-        plans = list(map(plan_in, policy.thoughts))
+        asked = [line.prompt(w.instruction) for w in worlds]
+        plans = list(map(plan_in, policy.decide(pictures, asked, [np.random.default_rng(0)] * n)[1]))
         meant = [World.describe(w.task.skill, w.task.a, w.task.b) for w in worlds]
         at = [web.place(f[w.task.a.name]) for f, w in zip(facts, worlds)]
         named = policy.answer(pictures, [f"Q: what is at{place}? A:" for place in at])

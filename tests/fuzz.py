@@ -318,7 +318,7 @@ def read(kind, folder) -> dict:
         try:
             state = train.load(path)
             train.rebuild(path, state)
-            action = evaluation.Policy(path, "cpu", temperature=0).act(tiny.picture(2), "go to the square")
+            action = evaluation.Policy(path, "cpu", temperature=0).episode().act(tiny.picture(2), "go to the square")
         finally:
             assert not Path(f"{path}.ran").exists(), "the checkpoint ran code of its own"
         assert np.isfinite(action).all(), action

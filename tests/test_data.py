@@ -46,7 +46,7 @@ def actions():
 
 def make_mix(actions, robot={}, webs=({},), **settings):
     settings = {"batch_size": 8, "robot_fraction": 0.5, "text_len": 40, "seed": 3, **settings}
-    robots = [(data.RobotData(robot_log(), actions, 40, 16, **robot), {"weight": 1.0})]
+    robots = [(data.RobotData(robot_log(), data.Robot(actions), 40, 16, **robot), {"weight": 1.0})]
     return data.Mix(robots, [(data.WebData(web_log(), actions.tokenizer, 40, 16), {"weight": 1.0, "until": 0, **w}) for w in webs],
                     **settings)
 
@@ -75,7 +75,7 @@ def test_worked_examples_of_the_module_are_what_the_code_makes():
 @pytest.mark.parametrize("thought", [False, True])
 def test_a_robot_sample_is_prompt_thought_action_and_each_token_says_what_it_is(actions, thought):
     log = robot_log(thought=thought)
-    robot, tok = data.RobotData(log, actions, 40, 16, thought_len=8 * thought), actions.tokenizer
+    robot, tok = data.RobotData(log, data.Robot(actions), 40, 16, thought_len=8 * thought), actions.tokenizer
     for n in range(0, 60, 7):
         _, questions = robot.sample(np.random.default_rng(n), n)
         tokens, segment, label = map(np.array, data.pack(questions, 40))
@@ -89,9 +89,9 @@ def test_a_robot_sample_is_prompt_thought_action_and_each_token_says_what_it_is(
 
 def test_a_thought_that_does_not_fit_is_refused_before_the_first_step(actions):
     with pytest.raises(ValueError, match="raise thought_len = 2"):
-        data.RobotData(robot_log(thought=True), actions, 40, 16, thought_len=2)
+        data.RobotData(robot_log(thought=True), data.Robot(actions), 40, 16, thought_len=2)
     with pytest.raises(ValueError, match="raise text_len = 12"):
-        data.RobotData(robot_log(), actions, 12, 16)
+        data.RobotData(robot_log(), data.Robot(actions), 12, 16)
 
 
 def test_questions_are_different_and_fill_the_text(actions):
@@ -106,7 +106,7 @@ def test_overwritten_words_are_named():
     actions = ActionTokenizer(Tokenizer.train(log.texts()), *log.bounds, "overwrite", log.names)
     actions.ids[7] = actions.tokenizer.encode(" square")[0]
     with pytest.warns(UserWarning, match="words whose tokens now mean bins, such as 'Q: what action"):
-        data.RobotData(log, actions, 40, 16)
+        data.RobotData(log, data.Robot(actions), 40, 16)
 
 
 # -- pictures
@@ -114,7 +114,7 @@ def test_overwritten_words_are_named():
 def test_two_frames_are_the_step_before_and_this_one_and_a_web_picture_twice(actions):
     log = robot_log()
     log.picture = lambda i: np.full((16, 16, 3), i, np.uint8)
-    robot = data.RobotData(log, actions, 40, 16, frames=3, hold_out=0)
+    robot = data.RobotData(log, data.Robot(actions), 40, 16, frames=3, hold_out=0)
     for i, steps in ((0, (0, 0, 0)), (4, (3, 3, 4)), (5, (3, 4, 5))):
         pictures, _ = robot.sample(np.random.default_rng(0), i)
         assert pictures.shape == (3, 16, 16, 3) and tuple(pictures[:, 0, 0, 0]) == steps
@@ -128,7 +128,7 @@ def test_augmentation_is_the_same_for_all_frames_and_never_for_held_out_episodes
     config = type("C", (), dict(text_len=40, image_size=16, frames=1, thought_len=0, batch_size=4, robot_fraction=1.0, n_pretrain=0, seed=0,
                                 micro_batches=1, shift=0, init_from=""))
     settings = data.settings_of("robot", {"format": "tiny", "augment": True})
-    mix, held_out = data.make_mix(config, {"robot": {"r": (robot_log(), settings)}, "web": {}}, {"r": actions}, actions.tokenizer)
+    mix, held_out = data.make_mix(config, {"robot": {"r": (robot_log(), settings)}, "web": {}}, {"r": data.Robot(actions)}, actions.tokenizer)
     assert mix.robots[0][0].augment and not held_out.robots[0][0].augment
 
 
@@ -143,7 +143,7 @@ def test_pictures_of_any_size_fit_and_other_things_are_refused():
 
 def test_held_out_episodes_are_not_trained_on(actions):
     log = robot_log(episodes=42)
-    train, test = (data.RobotData(log, actions, 40, 16, held_out=h) for h in (False, True))
+    train, test = (data.RobotData(log, data.Robot(actions), 40, 16, held_out=h) for h in (False, True))
     held_out = {log.episode[i] for i in test.index}
     assert held_out == set(data.held_out_episodes(log, 21)) and len(held_out) == 2
     assert not {log.episode[i] for i in train.index} & held_out and len(train.index) + len(test.index) == len(log)
@@ -165,15 +165,15 @@ def test_a_task_shown_once_is_trained_on_and_so_is_a_log_of_one_episode(actions)
     log.request = lambda i, rng: ("shown once" if log.episode[i] == 3 else "common", "")
     for hold_out in (2, 3, 5):
         assert 3 not in data.held_out_episodes(log, hold_out)
-    assert len(data.RobotData(robot_log(episodes=1), actions, 40, 16).index) == 3
-    assert len(data.RobotData(robot_log(episodes=2), actions, 40, 16, hold_out=0).index) == 6
+    assert len(data.RobotData(robot_log(episodes=1), data.Robot(actions), 40, 16).index) == 3
+    assert len(data.RobotData(robot_log(episodes=2), data.Robot(actions), 40, 16, hold_out=0).index) == 6
     with pytest.raises(ValueError, match="record more"):
-        data.RobotData(robot_log(episodes=1), actions, 40, 16, held_out=True)
+        data.RobotData(robot_log(episodes=1), data.Robot(actions), 40, 16, held_out=True)
 
 
 def test_a_cropped_picture_is_asked_no_questions_about_places(actions):
     for augment in (False, True):
-        robot = data.RobotData(robot_log(), actions, 60, 16, augment=augment)
+        robot = data.RobotData(robot_log(), data.Robot(actions), 60, 16, augment=augment)
         assert (len(robot.sample(np.random.default_rng(0))[1]) > 1) != augment
 
 
@@ -258,7 +258,7 @@ def test_a_table_is_completed_with_defaults():
     ("robot", {"format": "tiny", "hold_out": 1}, "hold_out = 1 is out of range"),
     ("web", {"format": "vqa"}, "[[web]] of format 'vqa' needs path = ... of type str"),
     ("web", {"format": "world", "questions": {"locate": 1.5}}, "must be of type table of whole numbers"),
-    ("robot", {"format": "world", "skills": "pick"}, "skills = 'pick' must be of type list of texts")])
+    ("robot", {"format": "world", "skills": 3}, "skills = 3 must be of type list of texts")])
 def test_a_wrong_table_is_an_error_that_names_it(half, table, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         data.settings_of(half, table)
@@ -282,16 +282,53 @@ def test_a_half_that_is_not_used_stays_unopened_and_one_that_is_missing_is_named
 
 def test_another_robot_does_not_inherit_bounds_by_its_name(actions):
     log, settings = robot_log(), data.settings_of("robot", {"format": "tiny"})
-    config = type("C", (), dict(scheme="integer"))
-    known = {"tiny": actions}
-    assert data.make_actions(config, {"robot": {"tiny": (log, settings)}}, actions.tokenizer, known)["tiny"] is actions
+    known = {"tiny": data.Robot(actions)}
+
+    def make(log, **change):
+        table = {"tiny": (log, {**settings, **change})}
+        return data.make_robots(type("C", (), dict(scheme="integer")), {"robot": table}, actions.tokenizer, known)["tiny"]
+    assert make(log) is known["tiny"]
+    for change in (dict(n_bins=21), dict(chunk=2)):
+        with pytest.raises(ValueError, match=f"robot 'tiny': {next(iter(change))} = .*, and .* in the checkpoint; give the log"):
+            make(log, **change)
+    with pytest.raises(ValueError, match="robot 'tiny': names = "):
+        make(robot_log(numbers=2))
+    for name, value in (("cameras", ("a", "b")), ("last_action_counts", True)):
+        other = robot_log()
+        setattr(other, name, value)
+        with pytest.raises(ValueError, match=f"robot 'tiny': {name} = "):
+            make(other)
     log.actions = log.actions * 5
     with pytest.raises(ValueError, match="robot 'tiny': .* outside the checkpoint's bounds; .* give the log another name"):
-        data.make_actions(config, {"robot": {"tiny": (log, settings)}}, actions.tokenizer, known)
-    with pytest.raises(ValueError, match="n_bins = 256; leave it"):
-        data.make_actions(config, {"robot": {"tiny": (robot_log(), {**settings, "n_bins": 21})}}, actions.tokenizer, known)
-    with pytest.raises(ValueError, match="the checkpoint has the numbers"):
-        data.make_actions(config, {"robot": {"tiny": (robot_log(numbers=2), settings)}}, actions.tokenizer, known)
+        make(log)
+
+
+# -- answers of several actions, pictures of several cameras
+
+def test_an_answer_of_several_actions_goes_on_to_the_end_of_its_episode(actions):
+    log = robot_log()
+    one, three = (data.RobotData(log, data.Robot(actions, chunk), 40, 16, hold_out=0) for chunk in (1, 3))
+    for i in range(9):
+        end = i // 3 * 3 + 2
+        assert three.answers[i].tolist() == [token for j in range(i, i + 3) for token in one.answers[min(j, end)].tolist()]
+    _, (action, *_) = three.sample(np.random.default_rng(0), 1)
+    assert [(what, len(ids)) for what, ids in action][2] == (data.ACTION, 6)
+    with pytest.raises(ValueError, match="and its action take .* tokens; raise text_len = 20"):
+        data.RobotData(log, data.Robot(actions, 3), 20, 16)
+
+
+def test_a_sample_has_the_pictures_of_all_cameras_of_each_step(actions):
+    log = robot_log()
+    log.picture = lambda i: [np.full((16, 16, 3), i, np.uint8), np.full((30, 40, 3), 100 + i, np.uint8)]
+    two = data.RobotData(log, data.Robot(actions), 40, 16, frames=2, cameras=2, hold_out=0)
+    pictures, _ = two.sample(np.random.default_rng(0), 4)
+    assert pictures.shape == (4, 16, 16, 3) and pictures[:, 0, 0, 0].tolist() == [3, 103, 4, 104]
+    two.augment = True
+    assert two.sample(np.random.default_rng(0), 4)[0].shape == (4, 16, 16, 3)
+    log.picture = lambda i: np.full((16, 16, 3), i, np.uint8)           # another robot, which has one: it is shown twice
+    assert two.sample(np.random.default_rng(0), 4)[0].shape == (4, 16, 16, 3)
+    web, _ = data.WebData(web_log(), actions.tokenizer, 40, 16, frames=2, cameras=2).sample(np.random.default_rng(0))
+    assert web.shape == (4, 16, 16, 3) and (web == web[0]).all()
 
 
 # -- helpers of logs

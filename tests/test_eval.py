@@ -43,15 +43,15 @@ LINE = Line("go", tiny.Env)
 # -- the policy
 
 def test_policy_takes_pictures_of_any_size_and_refuses_other_things(run):
-    policy = Policy(run, "cpu")
+    episode = Policy(run, "cpu").episode()
     for size in ((16, 16), (100, 60)):
-        action = policy.act(np.zeros((*size, 3), np.uint8), "go")
+        action = episode.act(np.zeros((*size, 3), np.uint8), "go")
         assert action.shape == (2,) and action[0] in (0, 1) and abs(action[1]) <= 1
     with pytest.raises(ValueError, match="instruction is ' '"):
-        policy.act(np.zeros((16, 16, 3), np.uint8), " ")
+        episode.act(np.zeros((16, 16, 3), np.uint8), " ")
     for bad in (np.zeros((16, 16), np.uint8), np.zeros((16, 16, 3)), np.zeros((16, 16, 4), np.uint8), np.zeros((0, 0, 3), np.uint8)):
         with pytest.raises(ValueError, match="convert it to RGB"):
-            policy.act(bad, "go")
+            episode.act(bad, "go")
     with pytest.raises(ValueError, match="dtype = 'float16'; use auto, float32 or bfloat16"):
         Policy(run, dtype="float16")
 
@@ -60,7 +60,7 @@ def test_the_policy_sees_what_training_saw(run):
     """a picture through the policy gives the tokens that the training pass gives: one way for pictures and prompts"""
     policy = Policy(run, "cpu", temperature=0)
     picture = tiny.picture(2)
-    said = policy.actions.encode(policy.act(picture, "go to the square"))
+    said = policy.actions.encode(policy.episode().act(picture, "go to the square"))
     ask = policy.tokenizer.encode(prompt("go to the square"))
     tokens = torch.tensor([[*ask, *said.tolist()]])
     target = torch.tensor([[False] * len(ask) + [True] * 2])
@@ -68,31 +68,72 @@ def test_the_policy_sees_what_training_saw(run):
     assert logits.masked_fill(~policy.slots, -torch.inf).argmax(-1).tolist() == said.tolist()
 
 
-def test_reset_begins_the_draws_anew(run):
+def test_an_episode_with_a_seed_draws_the_same_again_and_without_one_never(run):
     policy, picture = Policy(run, "cpu", temperature=5.0), np.zeros((16, 16, 3), np.uint8)
-    one = [policy.act(picture, "go") for _ in range(4)]
-    policy.reset()
-    two = [policy.act(picture, "go") for _ in range(4)]
-    assert np.array_equal(one, two) and not all(np.array_equal(one[0], x) for x in one)
+
+    def draws(episode):
+        return [episode.act(picture, "go").tolist() for _ in range(4)]
+    assert draws(policy.episode(seed=7)) == draws(policy.episode(seed=7)) != draws(policy.episode(seed=8))
+    one, two, again = (Policy(run, "cpu", temperature=5.0) for _ in range(3))
+    assert draws(one.episode()) != draws(one.episode())
+    assert draws(two.episode()) == draws(again.episode())                   # a whole run can be repeated
 
 
-def test_two_frames_are_remembered_until_reset_whatever_the_camera_does_with_its_memory(tmp_path):
+def test_episodes_side_by_side_are_as_if_each_were_alone(run):
+    """with two frames, in any company: what one sees or draws is nobody else's"""
+    policy = Policy(trained(run.parent / "beside", "--frames", "2"), "cpu", temperature=5.0)
+    alone = []
+    for seed in range(3):
+        episode = policy.episode(seed)
+        alone.append([episode.act(tiny.picture((seed + t) % 4), "go").tolist() for t in range(5)])
+    episodes, beside = [policy.episode(seed) for seed in range(3)], [[], [], []]
+    for t in range(5):
+        for which in ([0], [2, 1]):
+            actions = policy.act([episodes[i] for i in which], [tiny.picture((i + t) % 4) for i in which], [prompt("go")] * len(which))
+            for i, action in zip(which, actions):
+                beside[i].append(action.tolist())
+    assert beside == alone
+
+
+def test_two_frames_are_remembered_in_an_episode_whatever_the_camera_does_with_its_memory(tmp_path):
     policy = Policy(trained(tmp_path / "two", "--frames", "2"), "cpu", temperature=0)
     shown = []
-    policy.generate = lambda pictures, *args: shown.append([int(p[0, 0, 0]) for p in ([pictures[0][0]] * 2 + pictures[0])[-2:]]) or \
+    policy.generate = lambda pictures, *args: shown.append([int(p[0, 0, 0]) for p in pictures[0]]) or \
         Policy.generate(policy, pictures, *args)
-    buffer = np.full((16, 16, 3), 10, np.uint8)
-    policy.act(buffer, "go")
+    buffer, episode = np.full((16, 16, 3), 10, np.uint8), policy.episode()
+    episode.act(buffer, "go")
     buffer[:] = 200                                         # the camera writes the next picture into the same memory
-    policy.act(buffer, "go")
+    episode.act(buffer, "go")
     with pytest.raises(ValueError):
-        policy.act(np.zeros((3, 3)), "go")                  # a picture that is refused leaves no trace
+        episode.act(np.zeros((3, 3)), "go")                 # a picture that is refused leaves no trace
     with pytest.raises(ValueError):
-        policy.act(buffer, "")
-    policy.act(buffer, "go")
-    policy.reset()
-    policy.act(buffer, "go")
-    assert shown == [[10, 10], [10, 200], [200, 200], [200, 200]]
+        episode.act(buffer, "")
+    with pytest.raises(ValueError, match="do not fit max_text"):
+        episode.act(np.full((16, 16, 3), 99, np.uint8), "go " * 60)
+    episode.act(buffer, "go")
+    policy.episode().act(buffer, "go")
+    assert [s for s in shown if 99 not in s] == [[10, 10], [10, 200], [200, 200], [200, 200]]
+
+
+def answers(policy, *said):
+    """a policy whose model gives these answers, one after the other"""
+    said = iter(said)
+    policy.decide = lambda pictures, prompts, rngs: ([np.array(next(said), np.float32) for _ in pictures], [""] * len(pictures))
+    return policy
+
+
+@pytest.mark.parametrize("counts, execute, wanted", [
+    (False, 1, [[0, .1], [0, .4], [1, .5]]), (True, 1, [[0, .1], [0, .4], [0, .5], [1, .5]]),
+    (False, 0, [[0, .1], [0, .2], [0, .3], [0, .4], [1, .5]]), (True, 2, [[0, .1], [0, .2], [0, .4], [0, .5], [1, .5]])])
+def test_terminate_means_that_nothing_else_is_carried_out(run, counts, execute, wanted):
+    """... and where a log's last action counts, it comes first. Of an answer of several actions `execute` are carried out"""
+    policy = answers(Policy(run, "cpu"), [[0, .1], [0, .2], [0, .3]], [[0, .4], [1, .5], [1, .5]], [[1, .5]] * 3)
+    policy.robot = policy.robot._replace(last_action_counts=counts, chunk=3)
+    policy.execute = execute or 3
+    episode, found = policy.episode(), []
+    while not found or not found[-1][0]:
+        found.append(episode.act(tiny.picture(0), "go").tolist())
+    assert np.allclose(found, wanted)
 
 
 # -- one rule of decoding: words, at most so many, until " Action:"; then D slots
@@ -102,18 +143,17 @@ def test_a_thought_is_words_then_action_and_nothing_else_may_be_said(thinker):
     policy = Policy(thinker, "cpu", temperature=3.0)
     pictures, prompts, found = [tiny.picture(i % 4) for i in range(6)], [prompt("go to the square")] * 3 + [wish("go")] * 3, []
     for policy.cache in (True, False):
-        policy.reset()
-        actions = policy.act_batch(pictures, prompts)
-        assert actions.shape == (6, 2) and set(actions[:, 0]) <= {0, 1} and (np.abs(actions[:, 1]) <= 1).all()
-        assert len(policy.thoughts) == 6 and not any(BEGIN_ACTION in t for t in policy.thoughts)
-        found.append((policy.thoughts, actions))
+        actions, thoughts = policy.decide(pictures, prompts, [np.random.default_rng(i) for i in range(6)])
+        assert actions.shape == (6, 1, 2) and set(actions[:, 0, 0]) <= {0, 1} and (np.abs(actions[:, 0, 1]) <= 1).all()
+        assert len(thoughts) == 6 and not any(BEGIN_ACTION in t for t in thoughts)
+        found.append((thoughts, actions))
     assert found[0][0] == found[1][0] and np.array_equal(found[0][1], found[1][1])
 
 
 def test_a_plain_policy_acts_at_once(run):
-    policy = Policy(run, "cpu")
-    policy.act_batch([tiny.picture(0)], [prompt("go")])
-    assert policy.thoughts == [""]
+    episode = Policy(run, "cpu").episode()
+    episode.act(tiny.picture(0), "go")
+    assert episode.thought == ""
 
 
 def test_where_the_words_end_is_found(thinker):
@@ -128,8 +168,9 @@ def test_a_trained_thinker_says_where_the_square_is_and_goes_there(tmp_path):
                    "--steps", "250", "--robot_fraction", "1", "--batch_size", "16", "--n_embd", "32", "--vit_embd", "32", "--lr_muon", "1e-2",
                    "--lr_adam", "1e-2", "--save_every", "1000")
     policy = Policy(path, "cpu", temperature=0)
-    policy.act_batch([tiny.picture(i) for i in range(4)], [prompt("go to the square")] * 4)
-    assert policy.thoughts == [f" It is {place}." for place in tiny.PLACES]
+    episodes = [policy.episode() for _ in range(4)]
+    policy.act(episodes, [tiny.picture(i) for i in range(4)], [prompt("go to the square")] * 4)
+    assert [episode.thought for episode in episodes] == [f" It is {place}." for place in tiny.PLACES]
     rows = evaluation.measure(policy, [LINE], 20, ("policy",), quiet=True)
     assert rows[0]["success"] >= 15
 
@@ -149,19 +190,36 @@ def test_every_driver_is_in_the_table_and_counts_add_up(run):
     assert "closed loop, success in 20 trials" in text and "100 % [ 84, 100]" in text
 
 
-def test_a_policy_remembers_as_many_pictures_as_its_model_sees(run):
-    policy, seen = Policy(run, "cpu"), []
-    policy.model.config.frames = 3
-    policy.act_batch = lambda pictures, prompts: seen.append([int(p.max()) for p in pictures[0]]) or [np.zeros(2)]
+def test_an_episode_remembers_as_many_pictures_as_its_model_sees(run):
+    policy = answers(Policy(run, "cpu"), *[[[0, 0]]] * 5)
+    policy.config["frames"] = policy.model.config.pictures = 3
+    episode, seen = policy.episode(), []
     for n in range(1, 6):
-        policy.act(np.full((16, 16, 3), n, np.uint8), "go to the square")
-    assert [h[-3:] for h in seen] == [[1], [1, 2], [1, 2, 3], [2, 3, 4], [3, 4, 5]]
+        episode.act(np.full((16, 16, 3), n, np.uint8), "go to the square")
+        seen.append([int(p.max()) for step in episode.history for p in step])
+    assert seen == [[1, 1, 1], [1, 1, 2], [1, 2, 3], [2, 3, 4], [3, 4, 5]]
+
+
+def test_several_cameras_come_as_a_list_or_by_name(run):
+    policy = answers(Policy(run, "cpu"), *[[[0, 0]]] * 4)
+    policy.robot, policy.model.config.pictures = policy.robot._replace(cameras=("front", "wrist")), 2
+    front, wrist = (np.full((16, 16, 3), n, np.uint8) for n in (1, 2))
+    for picture in ([front, wrist], {"wrist": wrist, "front": front}):
+        episode = policy.episode()
+        episode.act(picture, "go")
+        assert [int(p.max()) for p in episode.history[0]] == [1, 2]
+    for bad in (front, [front], {"front": front}, {"front": front, "left": wrist}):
+        with pytest.raises(ValueError, match="front, wrist"):
+            policy.episode().act(bad, "go")
+    policy.robot = policy.robot._replace(cameras=("front",))        # the model of another robot with two: the picture twice
+    episode.act(front, "go")
+    assert [int(p.max()) for p in policy.episode().with_picture({"front": front})[0]] == [1, 1]
 
 
 def test_no_instruction_is_the_blank_control(run):
     policy, said = Policy(run, "cpu"), []
-    policy.act_batch = lambda pictures, prompts: said.extend(prompts) or [np.zeros(2)]
-    policy.act(np.zeros((16, 16, 3), np.uint8), None)
+    policy.act = lambda episodes, pictures, prompts: said.extend(prompts) or [np.zeros(2)]
+    policy.episode().act(np.zeros((16, 16, 3), np.uint8), None)
     assert said == [evaluation.BLANK] == ["Q: what action should the robot take? A:"]
 
 
@@ -172,27 +230,21 @@ def test_every_trial_has_a_scene_of_its_own():
         def reset(self, seed):
             seen.append(seed)
             return super().reset(seed)
-    act = lambda envs, histories: [env.expert() for env in envs]            # noqa: E731
+    act = lambda going, envs, pictures: [env.expert() for env in envs]      # noqa: E731
     evaluation.rollouts([Env() for _ in range(4)], range(7, 11), act)
     assert seen == [7, 8, 9, 10]
 
 
-@pytest.mark.parametrize("frames", [1, 2])
-def test_the_policy_is_given_the_last_pictures_and_no_more_are_kept(frames):
-    lengths, last = [], []
-
-    def act(envs, histories):
-        lengths.append(len(histories[0]))
-        last.append(histories[0][-1])
-        return [[0., 0.]] * len(envs)
-    result, = evaluation.rollouts([tiny.Env()], [7], act, frames=frames)
-    assert lengths == [min(frames, t + 1) for t in range(result["steps"])] and len(lengths) > 2
-    assert all(p.shape == last[0].shape for p in last)
+def test_a_trial_does_not_depend_on_those_beside_it(run):
+    """its draws are its seed's: 12 trials at once or five at a time, the same table"""
+    policy = Policy(run, "cpu", temperature=5.0)
+    one, two = (evaluation.measure(policy, [LINE._replace(at_once=n)], 12, ("policy", "random"), quiet=True) for n in (12, 5))
+    assert one == two and one[0]["outcomes"]
 
 
 def test_the_words_of_the_controls_reach_the_policy(run):
     policy, said = Policy(run, "cpu"), []
-    policy.act_batch = lambda histories, prompts: said.append(prompts) or np.array([[1., 0.]] * len(prompts))
+    policy.act = lambda episodes, pictures, prompts: said.append(prompts) or np.array([[1., 0.]] * len(prompts))
     for name in ("policy", "blank instruction", "swapped instruction"):
         evaluation.measure(policy, [LINE], 3, (name,), quiet=True)
     assert {p for prompts in said for p in prompts} == {prompt("go to the square"), evaluation.BLANK, prompt("stay where you are")}

@@ -63,7 +63,7 @@ def web(folder, **options):
 
 def round_trip(log, actions):
     """what the policy would do after learning these numbers by heart, and half a bin of each"""
-    tokenizer = data.ActionTokenizer(data.Tokenizer.train(["a b"]), *log.bounds, names=log.names)
+    tokenizer = data.ActionTokenizer(data.Tokenizer.train(["a b"]), *log.bounds, names=log.names, categories=log.categories)
     return tokenizer.decode(tokenizer.encode(actions, quiet=True)), (tokenizer.high - tokenizer.low) / 512
 
 
@@ -217,7 +217,60 @@ def test_every_value_of_a_number_that_chooses_comes_back_however_rare(tmp_path, 
     actions[601][0] = max(values) + 1
     log = robot(write_actions(tmp_path / "robot", actions))
     back, _ = round_trip(log, np.array(log.actions))
-    assert np.round(back[:, 1]).tolist() == [a[0] for a in actions]
+    assert back[:, 1].tolist() == [a[0] for a in actions]
+
+
+def test_the_table_says_what_chooses_and_what_its_bounds_are(tmp_path):
+    """values that are not whole: -.5 = left, .25 = right; each comes back exactly, and 0 is a choice, not rest"""
+    turn = [0, .25, -.5, .25, .25, 0]
+    folder = write_actions(tmp_path / "robot", [[turn[n % 6], n % 6 * .01] for n in range(60)])
+    log = robot(folder, names=["turn", "speed"], categories="turn", bounds={"speed": [-1, 1]})
+    assert log.categories == {"turn": [-.5, 0, .25]} and len(log) == 60 and np.array_equal(log.bounds, [[0, -.5, -1], [1, .25, 1]])
+    assert round_trip(log, np.array(log.actions))[0][:, 1].tolist() == turn * 10
+    assert robot(folder).categories == {} and len(robot(folder)) == 50      # a ruler, at rest in the first step of each
+    counted = write_actions(tmp_path / "counted", [[n % 6] for n in range(60)])
+    assert list(robot(counted).categories) == ["a0"] and robot(counted, full_range="a0").categories == {}
+    assert robot(counted, bounds={"a0": [-10, 10]}).bounds[0][1] == -10
+    for option, message in (({"categories": "x"}, "categories = .'x'.; the numbers are terminate, a0, a1"),
+                            ({"bounds": {"x": [0, 1]}}, "bounds = .'x': .0, 1..; the numbers are terminate, a0, a1")):
+        with pytest.raises(ValueError, match=message):
+            robot(folder, **option)
+    many = write_actions(tmp_path / "many", [[n / 1000] for n in range(600)])
+    with pytest.raises(ValueError, match="a0 is one of categories, but it has 600 different values; a category has 2 to 256"):
+        robot(many, categories="a0")
+
+
+# -- what terminate means
+
+class Replayed:
+    """a Policy whose model answers with the log's own actions, step by step"""
+    def __init__(self, log, actions, steps):
+        self.policy = object.__new__(evaluation.Policy)
+        robot = data.Robot(actions, last_action_counts=log.last_action_counts)
+        steps, config = iter(steps), {"image_size": 16, "pictures": 1}
+        self.policy.__dict__.update(
+            robot=robot, execute=1, seed=0, begun=0, config={"frames": 1}, model=type("M", (), {"config": type("C", (), config)}),
+            decide=lambda pictures, prompts, rngs: (actions.decode(actions.encode(log.actions[[next(steps)]]))[None], [""]))
+
+
+@pytest.mark.parametrize("names", [["x"], ["terminate", "x"]])
+def test_a_demonstration_replayed_through_the_loop_ends_where_it_ended(tmp_path, names):
+    """
+    with a terminate of its own, whose step carries nothing out, as in the paper; and without, where the last action is one that
+    was carried out, often the one that finishes the task
+    """
+    moves = [3, 1, 2, 2, 1, 3]
+    own = [[0, m] for m in moves[:-1]] + [[1, 7]]
+    log = robot(write_actions(tmp_path / "robot", 2 * (own if len(names) == 2 else [[m] for m in moves])), names=names)
+    assert log.last_action_counts == (len(names) == 1)
+    tokenizer = data.ActionTokenizer(data.Tokenizer.train(["go"]), *log.bounds, names=log.names, categories=log.categories)
+    episode, place, picture = Replayed(log, tokenizer, range(6)).policy.episode(), 0, np.zeros((16, 16, 3), np.uint8)
+    while True:                                             # the loop of README.md
+        stop, *action = episode.act(picture, "go")
+        if stop:
+            break
+        place += action[0]
+    assert place == (sum(moves) if len(names) == 1 else sum(moves[:-1]))
 
 
 def test_what_chooses_and_what_measures():
@@ -365,8 +418,12 @@ def test_a_bad_line_of_a_vqa_folder_is_named(tmp_path, lines, message):
     ("robot", {"format": "rlds"}, "needs path = ... of type str"), ("robot", {"format": "rlds", "path": ["x"]}, "path = ['x'] must be of type str"),
     ("robot", {"format": "rlds", "path": "", "camra": "x"}, "of format 'rlds' has no key 'camra'; there are: name, weight"),
     ("robot", {"format": "rlds", "path": "", "verify": "no"}, "verify = 'no' must be of type bool"),
-    ("robot", {"format": "rlds", "path": "", "action": "joints"}, "action = 'joints' must be of type list of texts"),
-    ("robot", {"format": "lerobot", "path": "", "camera": ["top"]}, "camera = ['top'] must be of type str"),
+    ("robot", {"format": "rlds", "path": "", "action": 3}, "action = 3 must be of type list of texts"),
+    ("robot", {"format": "lerobot", "path": "", "camera": ["top", "top"]}, "camera = ['top', 'top'] names one of them twice"),
+    ("robot", {"format": "folder", "path": "", "bounds": {"x": [1, 0]}}, "bounds of x are [1, 0]; they must be [low, high]"),
+    ("robot", {"format": "folder", "path": "", "bounds": {"x": ["0", "1"]}}, "bounds of x are ['0', '1']; they must be"),
+    ("robot", {"format": "folder", "path": "", "bounds": {"x": [0, 1]}, "categories": "x"}, "x is one of categories = ['x'], which have no"),
+    ("robot", {"format": "folder", "path": "", "chunk": 0}, "chunk = 0 is out of range"),
     ("robot", {"format": "lerobot", "path": "", "names": [1, 2]}, "names = [1, 2] must be of type list of texts"),
     ("robot", {"format": "folder", "path": "", "names": ["x", "x"]}, "give each number of an action a name of its own"),
     ("robot", {"format": "folder", "path": "", "names": [""]}, "a name of its own"),
@@ -459,14 +516,14 @@ def test_an_action_of_any_width_trains_acts_and_is_measured(tmp_path, D, frames)
     path = train.train(config(tmp_path, "--robot", table, *ROBOT_ONLY, "--text_len", "60", "--frames", str(frames)))
     policy = evaluation.Policy(path, "cpu")
     for size in ((30, 40), (16, 16)):
-        action = policy.act(np.full((*size, 3), 90, np.uint8), "push the block 1")
+        action = policy.episode().act(np.full((*size, 3), 90, np.uint8), "push the block 1")
         inside = (action[1:] >= policy.actions.low[1:]) & (action[1:] <= policy.actions.high[1:])
         assert action.shape == (1 + D,) and action[0] in (0, 1) and inside.all()
     assert policy.actions.n_bins == 21                      # as in the paper's Language-Table runs
     log = robot(tmp_path / "robot")
     found = held_out.evaluate(policy, log, 3, quiet=True)
     assert found["episodes"] == 2 and found["steps"] == 10
-    test = data.RobotData(log, policy.actions, text_len=60, hold_out=3, held_out=True)
+    test = data.RobotData(log, policy.robot, text_len=60, hold_out=3, held_out=True)
     known = np.setdiff1d(np.arange(30), test.index)
     firsts = [abs(log.actions[i, 1] - log.actions[known, 1].mean()) for i in test.index if test.previous(i) == i]
     want = ((10 - len(firsts)) * .1 + sum(firsts)) / 10
@@ -476,12 +533,65 @@ def test_an_action_of_any_width_trains_acts_and_is_measured(tmp_path, D, frames)
 def test_two_frames_are_the_step_before_and_this_one_and_a_web_picture_twice(tmp_path):
     log = robot(write_robot(tmp_path / "robot"))
     actions = data.ActionTokenizer(data.Tokenizer.train(["push the block 0 1"]), *log.bounds, names=log.names)
-    every = data.RobotData(log, actions, size=30, frames=2, hold_out=0)
+    every = data.RobotData(log, data.Robot(actions), size=30, frames=2, hold_out=0)
     for i, grey in ((0, (50, 50)), (7, (68, 71)), (5, (65, 65))):
         pictures, _ = every.sample(np.random.default_rng(0), i)
         assert pictures.shape == (2, 30, 30, 3) and (pictures[0] == grey[0]).all() and (pictures[1] == grey[1]).all()
     pictures, _ = data.WebData(web(write_vqa(tmp_path / "vqa")), actions.tokenizer, size=30, frames=2).sample(np.random.default_rng(0))
     assert pictures.shape == (2, 30, 30, 3) and (pictures[0] == pictures[1]).all()
+
+
+def test_several_cameras_of_a_folder_train_and_act(tmp_path):
+    def change(lines):
+        for n, line in enumerate(lines):
+            Image.new("RGB", (20, 20), (3 * n,) * 3).save(tmp_path / f"robot/{n}.png")
+            line["image"] = {"front": line["image"], "wrist": f"{n}.png"}
+        return lines
+    folder = write_robot(tmp_path / "robot", change=change)
+    log = robot(folder)
+    assert log.cameras == ("front", "wrist") and [p[0, 0, 0] for p in log.picture(7)] == [71, 21]
+    table = source("folder", folder, hold_out=3, augment=True)
+    path = train.train(config(tmp_path, "--robot", table, "--web", source("vqa", write_vqa(tmp_path / "vqa")), "--text_len", "60",
+                              "--frames", "2", "--pretrain_steps", "2", "--robot_fraction", "0.5"))
+    policy, grey = evaluation.Policy(path, "cpu"), np.full((30, 40, 3), 90, np.uint8)
+    assert policy.model.config.pictures == 4 and policy.robot.cameras == ("front", "wrist")
+    assert policy.episode().act({"front": grey, "wrist": grey}, "push the block 1").shape == (3,)
+    assert held_out.evaluate(policy, log, 3, quiet=True)["steps"] == 10
+    Image.new("RGB", (20, 20)).save(folder / "7.png")
+    assert robot(folder).fingerprint != log.fingerprint     # a picture of the second camera that is exchanged is noticed
+    for n, (image, message) in enumerate((({"front": "7.png"}, "in every line a table of the same cameras"),
+                                          ({"front": "7.png", "wrist": 3}, "its image is .*'wrist': 3"),
+                                          ({"front": "7.png", "wrist": "no.png"}, "picture 'no.png' is not there"))):
+        lines = [json.loads(line) for line in (folder / "steps.jsonl").read_text().splitlines()]
+        lines[4]["image"] = image
+        other = tmp_path / f"other{n}"
+        other.mkdir()
+        for name in ("pictures", *(f"{i}.png" for i in range(30))):
+            (other / name).symlink_to(folder / name)
+        write_lines(other / "steps.jsonl", lines)
+        with pytest.raises(ValueError, match=f"line 5 .episode 0.: .*{message}"):
+            robot(other)
+
+
+@pytest.mark.parametrize("execute", [1, 2])
+def test_answers_of_several_actions_train_act_and_are_measured(tmp_path, execute):
+    table = source("folder", write_robot(tmp_path / "robot"), hold_out=3, chunk=3)
+    path = train.train(config(tmp_path, "--robot", table, *ROBOT_ONLY, "--text_len", "60"))
+    policy, calls = evaluation.Policy(path, "cpu", execute=execute), []
+    policy.generate = lambda *args: calls.append(1) or evaluation.Policy.generate(policy, *args)
+    assert policy.robot.chunk == 3 and len(policy.slots) == 9
+    episode = policy.episode()
+    for _ in range(4):
+        assert episode.act(np.zeros((16, 16, 3), np.uint8), "push the block 1").shape == (3,)
+        episode.to_do = [a for a in episode.to_do if not a[0]]
+    assert len(calls) >= 4 // execute and policy.episode().to_do == []
+    assert held_out.evaluate(policy, robot(tmp_path / "robot"), 3, quiet=True)["steps"] == 10
+    line = json.loads((path.parent / "log.jsonl").read_text().splitlines()[-1])
+    assert set(line["l1"]) == {"terminate", "a0", "a1"}
+    with pytest.raises(ValueError, match="execute = 4; an answer holds 3 actions"):
+        evaluation.Policy(path, "cpu", execute=4)
+    with pytest.raises(ValueError, match="a resumed run cannot change robot"):
+        train.read_config(["--resume", "--out_dir", str(path.parent), "--robot", table.replace("chunk=3", "chunk=2")])
 
 
 def test_thoughts_and_questions_of_a_log_are_learnt_and_said(tmp_path):
@@ -491,14 +601,14 @@ def test_thoughts_and_questions_of_a_log_are_learnt_and_said(tmp_path):
     c = config(tmp_path, "--robot", table, *ROBOT_ONLY, "--text_len", "60", "--thought_len", "5")
     logs = data.open_logs(c, quiet=True)
     tokenizer = data.make_tokenizer(logs, c.n_vocab)
-    mix, held_out = data.make_mix(c, logs, data.make_actions(c, logs, tokenizer, {}), tokenizer)
+    mix, held_out = data.make_mix(c, logs, data.make_robots(c, logs, tokenizer, {}), tokenizer)
     batch = mix[0, 0]
     for tokens, label, segment in zip(batch["tokens"].tolist(), batch["label"].tolist(), batch["segment"].tolist()):
         said = tokenizer.decode([t for t, what, s in zip(tokens, label, segment) if what == data.SAID and s == 1])
         assert said == " Plan: push. Action:<eos>" and label.count(data.ACTION) == 3 and max(segment) == 2
         assert tokenizer.decode([t for t, s in zip(tokens, segment) if s == 2]) == "Q: Is it dark? A: yes<eos>"
     policy = evaluation.Policy(train.train(c), "cpu")
-    assert policy.act(np.zeros((16, 16, 3), np.uint8), "push the block 0").shape == (3,) and len(policy.thoughts) == 1
+    assert policy.episode().act(np.zeros((16, 16, 3), np.uint8), "push the block 0").shape == (3,)
     with pytest.raises(ValueError, match="thought .* takes . tokens; raise thought_len = 0"):
         train.train(config(tmp_path / "again", "--robot", table, *ROBOT_ONLY))
 
@@ -511,7 +621,7 @@ def test_robots_and_webs_mix_by_weight_and_each_robot_keeps_its_own_numbers(tmp_
     c = config(tmp_path, *robots, *webs, "--batch_size", "32", "--pretrain_steps", "0")
     logs = data.open_logs(c, quiet=True)
     tokenizer = data.make_tokenizer(logs, c.n_vocab)
-    mix, _ = data.make_mix(c, logs, data.make_actions(c, logs, tokenizer, {}), tokenizer)
+    mix, _ = data.make_mix(c, logs, data.make_robots(c, logs, tokenizer, {}), tokenizer)
     batches = [mix[step, 0] for step in range(30)]
     share = [np.mean([(b["source"] == k).float().mean() for b in batches]) for k in (0, 1, -1)]
     assert share == pytest.approx([.375, .125, .5], abs=.05)
@@ -520,7 +630,7 @@ def test_robots_and_webs_mix_by_weight_and_each_robot_keeps_its_own_numbers(tmp_
             assert int((label == data.ACTION).sum()) == (3, 5, 0)[row]
     path = train.train(c)
     for name, D in (("pusher", 3), ("folder", 5)):
-        assert evaluation.Policy(path, "cpu", robot=name).act(np.zeros((16, 16, 3), np.uint8), "pick apple").shape == (D,)
+        assert evaluation.Policy(path, "cpu", robot=name).episode().act(np.zeros((16, 16, 3), np.uint8), "pick apple").shape == (D,)
     line = json.loads((tmp_path / "out/log.jsonl").read_text().splitlines()[-1])
     assert {"pusher a0", "folder a3"} <= set(line["l1"])
 
@@ -582,5 +692,5 @@ def test_gpt2s_words_carry_the_actions_in_both_schemes(tmp_path, scheme):
     path = train.train(config(tmp_path, "--robot", table, *ROBOT_ONLY, "--pretrained", f'gpt2 = "{folder}"', "--scheme", scheme,
                               "--text_len", "160", "--steps", "2"))
     policy = evaluation.Policy(path, "cpu")
-    assert policy.act(np.zeros((16, 16, 3), np.uint8), "push the block 0").shape == (3,) and policy.model.config.gelu == "tanh"
+    assert policy.episode().act(np.zeros((16, 16, 3), np.uint8), "push the block 0").shape == (3,) and policy.model.config.gelu == "tanh"
     assert policy.tokenizer.kind == "gpt2"

@@ -189,6 +189,32 @@ def test_other_keys_and_the_choice_of_a_camera(tmp_path):
         read(root, camera="image", action="action")
 
 
+@pytest.mark.parametrize("version", ["v2.1", "v3.0"])
+def test_several_cameras(tmp_path, version):
+    """in videos, each with places of its own; with one that is missing the episode is left out"""
+    root = write(tmp_path / "set", version)
+    here, there = CAMERA, CAMERA + "_2"
+    for video in (root / "videos").glob("**/*.mp4"):
+        other = root / str(video.relative_to(root)).replace(here, there)
+        other.parent.mkdir(parents=True, exist_ok=True)
+        film(other, [250 - 6 * n for n in range(20)] if version == "v3.0" else
+             [250 - 6 * n for n in (range(8) if "000000" in video.name else range(8, 20))])
+    features = json.loads((root / "meta/info.json").read_text())["features"]
+    info(root, features={**features, there: features[here]})
+    for file in (root / "meta/episodes").glob("*/*.parquet"):
+        table = pq.read_table(file).to_pydict()
+        save(file, {**table, **{key.replace(here, there): value for key, value in table.items() if here in key}})
+    names = [c.split(".")[-1] for c in (there, here)]
+    log = read(root, camera=names)
+    assert log.cameras == tuple(names) and len(log) == 20
+    for i in (0, 7, 8, 19):
+        two, one = log.picture(i)
+        assert abs(two.mean() - (250 - 6 * i)) < 4 and abs(one.mean() - 1000 * log.actions[i][1]) < 6
+    if version == "v2.1":
+        next((root / "videos").glob(f"**/{there}/episode_000000.mp4")).unlink()
+        assert read(root, camera=names).counts["skipped"] == {"episodes without pictures": 1} and len(read(root, camera=names[1])) == 20
+
+
 def test_a_camera_without_its_column(tmp_path):
     root = write(tmp_path / "set", kind="image", features={"depth": {"dtype": "image", "shape": [48, 64, 1]}})
     with pytest.raises(ValueError, match="episode_000000.parquet has no column 'depth'; it has: action"):

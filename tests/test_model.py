@@ -176,14 +176,33 @@ def test_generation_stops_at_eos():
     assert said[0].tolist() == free[0, :first].tolist() + [eos] * (8 - first)
 
 
-def test_drawn_tokens_are_allowed_too_and_follow_the_generator():
+def test_drawn_tokens_are_allowed_and_depend_on_the_random_numbers_of_their_own_row():
     model, images = make(), sample(4)[0]
     allowed = torch.zeros(6, 300, dtype=torch.bool)
     allowed[:, 50:60] = True
-    draws = [model.generate(images, [[1], [2, 3], [4], [5]], 6, lambda new: allowed[new.size(1)].expand(4, -1), temperature=3.0, generator=torch.Generator().manual_seed(s))
-             for s in (0, 0, 1)]
-    assert all((50 <= d).all() and (d < 60).all() for d in draws)
-    assert torch.equal(draws[0], draws[1]) and not torch.equal(draws[0], draws[2])
+    uniform = torch.rand(4, 6, generator=torch.Generator().manual_seed(0))
+
+    def draw(uniform, rows=slice(None)):
+        return model.generate(images[rows], [[1], [2, 3], [4], [5]][rows], 6, lambda new: allowed[new.size(1)].expand(len(new), -1),
+                              temperature=3.0, uniform=uniform[rows])
+    drawn, other = draw(uniform), uniform.clone()
+    other[2] = 1 - other[2]
+    assert (50 <= drawn).all() and (drawn < 60).all() and torch.equal(drawn[1:3], draw(uniform, slice(1, 3)))
+    assert torch.equal((draw(other) == drawn).all(1), torch.tensor([True, True, False, True]))
+    assert (draw(torch.zeros(4, 6)) == 50).all() and (draw(torch.full((4, 6), 1 - 2**-24)) == 59).all()
+
+
+def test_tokens_are_drawn_as_often_as_the_softmax_says():
+    model, images = make(), sample(1)[0].expand(2000, -1, -1, -1)
+    with torch.no_grad():
+        model.wte.weight[:] *= 20                           # chances that are far apart
+    allowed = torch.zeros(1, 300, dtype=torch.bool)
+    allowed[:, 50:55] = True
+    drawn = model.generate(images, [[1]] * 2000, 1, lambda new: allowed, temperature=1.0, uniform=torch.arange(2000)[:, None] / 2000)
+    tokens = torch.tensor([[1, 0]])
+    logits, _ = model(images[:1], tokens, torch.ones_like(tokens), torch.tensor([[False, True]]))
+    wanted = logits[0, 50:55].softmax(0)
+    assert torch.allclose(torch.bincount(drawn[:, 0] - 50, minlength=5) / 2000, wanted, atol=2e-3) and wanted.max() > .3
 
 
 def test_a_prompt_without_tokens_is_refused():
@@ -211,7 +230,7 @@ def test_embedding_and_head_are_one_matrix():
     assert names == ["wte.weight"]
 
 
-@pytest.mark.parametrize("settings", [{}, dict(frames=2, vit_cls=True)])
+@pytest.mark.parametrize("settings", [{}, dict(pictures=2, vit_cls=True)])
 def test_flops_agree_with_a_count_of_the_matrix_products(settings):
     from torch.utils.flop_counter import FlopCounterMode
     model, batch = make(**settings), sample(1)
@@ -226,7 +245,7 @@ def test_flops_agree_with_a_count_of_the_matrix_products(settings):
 
 def test_picture_tokens_of_the_frames_follow_each_other():
     """each frame gives what it gives alone, in its own place; which place it is, the position embedding says"""
-    two, one = make(frames=2), make()
+    two, one = make(pictures=2), make()
     one.load_state_dict({**two.state_dict(), "wpe.weight": one.wpe.weight})
     images = torch.stack([sample(seed=seed)[0] for seed in (0, 1)], 1)      # (B, 2, S, S, 3)
     assert two.config.n_image == 8 and one.config.n_image == 4
@@ -239,7 +258,7 @@ def test_picture_tokens_of_the_frames_follow_each_other():
 
 @pytest.mark.parametrize("attention", ["prefix", "causal"])
 def test_with_two_frames_generation_agrees_with_the_training_pass(attention):
-    model, images = make(frames=2, attention=attention), torch.stack([sample(2, seed)[0] for seed in (0, 1)], 1)
+    model, images = make(pictures=2, attention=attention), torch.stack([sample(2, seed)[0] for seed in (0, 1)], 1)
     prompts = [[5, 6, 7, 8], [9, 10]]
     said = model.generate(images, prompts, 5)
     assert torch.equal(said, model.generate(images, prompts, 5, cache=False))
@@ -287,7 +306,7 @@ def test_options_do_what_they_say():
     assert {m.eps for m in eps.vit.modules() if isinstance(m, torch.nn.LayerNorm)} == {.5}
 
 
-@pytest.mark.parametrize("settings", [{}, dict(frames=2, vit_cls=True, gelu="tanh")])
+@pytest.mark.parametrize("settings", [{}, dict(pictures=2, vit_cls=True, gelu="tanh")])
 def test_recompute_changes_no_number(settings):
     """the same loss and gradients, bit for bit, and it did compute again"""
     (images, *batch), results = sample(), []
@@ -308,7 +327,7 @@ def test_recompute_changes_no_number(settings):
 
 
 @pytest.mark.parametrize("settings, word", [(dict(image_size=18), "image_size"), (dict(n_embd=25), "width 25"), (dict(attention="x"), "attention"),
-                                            (dict(gelu="relu"), "gelu"), (dict(frames=0), "frames")])
+                                            (dict(gelu="relu"), "gelu"), (dict(pictures=0), "pictures")])
 def test_impossible_shapes_are_named(settings, word):
     with pytest.raises(ValueError, match=word):
         ModelConfig(**{**SMALL, **settings})
@@ -321,7 +340,7 @@ def test_a_picture_of_another_shape_or_type_is_refused():
             model(bad, tokens, segment, target)
     for bad in (images, torch.stack([images] * 3, 1), torch.stack([images] * 2, 1).float()):
         with pytest.raises(ValueError, match=r"images must be uint8 of shape \(B, 2, 16, 16, 3\)"):
-            make(frames=2)(bad, tokens, segment, target)
+            make(pictures=2)(bad, tokens, segment, target)
 
 
 def test_a_question_that_is_too_long_is_refused():

@@ -257,7 +257,7 @@ def test_a_recording_cut_short_is_refused(tmp_path, spoil):
     ("robot", {"vocabulary": "huge"}, "huge"), ("robot", {"skills": ["juggle"]}, "juggle"),
     ("robot", {"skills": []}, "skills"), ("robot", {"episodes": 0}, "episodes = 0"),
     ("robot", {"questions": {"gossip": 1}}, "gossip"), ("robot", {"questions": {"way": 0}}, "way = 0"),
-    ("robot", {"skills": ["put into"]}, "put into"), ("robot", {"skills": "pick"}, "list of texts"),
+    ("robot", {"skills": ["put into"]}, "put into"), ("robot", {"skills": 3}, "list of texts"),
     ("web", {"vocabulary": "huge"}, "huge"), ("web", {"pictures": 0}, "pictures = 0"),
     ("web", {"questions": {}}, "questions"), ("web", {"questions": {"gossip": 1}}, "gossip"),
     ("web", {"skills": ["pick"]}, "skills")])

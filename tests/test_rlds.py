@@ -257,13 +257,23 @@ def check(log, truths, names, exact=True):
             i += 1
 
 
+def test_several_cameras(read):
+    payload, truth = bridge(3)
+    log = read(BRIDGE, [payload], camera=["image_1", "image_0"])
+    assert log.cameras == ("image_1", "image_0")
+    for i, picture in enumerate(truth["pictures"]):
+        assert np.array_equal(log.picture(i)[0], picture[::-1]) and np.array_equal(log.picture(i)[1], picture)
+    with pytest.raises(ValueError, match="no image_7"):
+        read(BRIDGE, [payload], camera=["image_0", "image_7"])
+
+
 def test_bridge(read):
     """several episodes and instructions, of which the second appears twice; names and keys found without options"""
     made = [bridge(4, "put it here", 0), bridge(1, "flip the pot", 1), bridge(3, "flip the pot", 2)]
     log = read(BRIDGE, [p for p, _ in made])
     check(log, [t for _, t in made], ["terminate", *SEVEN])
     assert log.instructions == ["put it here", "flip the pot"] and log.counts == {"episodes": 3, "steps": 8, "skipped": {}}
-    file, at, length = log.where[0]
+    file, at, length = log.where[0, 0]
     data = (log.path / log.shards[file]).read_bytes()
     assert data[at:at + length] == encoded(made[0][1]["pictures"][0]) and log.picture(0).dtype == np.uint8
 
@@ -757,7 +767,7 @@ def test_lengths_that_lie_are_refused_before_memory_is_taken(short):
 @pytest.mark.parametrize("kind", ["PNG", "JPEG"])
 def test_a_damaged_picture_is_a_picture_or_an_error_that_names_its_place(read, kind):
     log = read(BRIDGE, [bridge(1, kind=kind)[0]])
-    path, (_, at, length), rng, refused = log.path / log.shards[0], log.where[0], np.random.default_rng(0), 0
+    path, (_, at, length), rng, refused = log.path / log.shards[0], log.where[0, 0], np.random.default_rng(0), 0
     for i in range(300):
         with flipped(path, at + rng.integers(length), rng.integers(8)):
             try:

@@ -254,8 +254,9 @@ class Thinker:
         table = {"format": "world", "vocabulary": "medium", "wishes": True}
         self.config, self.thoughts, self.said = {"robot": [table], "image_size": 32}, thoughts, said
 
-    def act_batch(self, pictures, prompts):
+    def decide(self, pictures, prompts, rngs):
         assert all(prompt.startswith("Instruction: ") for prompt in prompts)
+        return None, self.thoughts
 
     def answer(self, pictures, questions, n_new=8):
         return [self.said] * len(pictures)

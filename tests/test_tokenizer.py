@@ -70,7 +70,7 @@ def test_terminate_is_exact(act):
     a = uniform(100)
     assert (act.decode(act.encode(a))[:, 0] == a[:, 0]).all()
     assert set(act.encode(a)[:, 0]) == set(act.ids[:2])
-    with pytest.warns(UserWarning, match="terminate is 0.3, neither"):
+    with pytest.warns(UserWarning, match="terminate is 0.3, none of its categories 0, 1"):
         assert act.decode(act.encode([0.3] + [0] * 7))[0] == 0
     with pytest.warns(UserWarning, match="terminate is 2"):
         assert act.decode(act.encode([2] + [0] * 7))[0] == 1
@@ -184,7 +184,7 @@ def test_terminate_is_known_by_its_name_wherever_it_stands(tok):
 @pytest.mark.parametrize("change, match", [
     (dict(low=LOW[:7]), r"\(7,\)"), (dict(low=[0, 0.1] + LOW[2:]), "bounds of dx are 0.1 and 0.1"),
     (dict(low=[0, np.nan] + LOW[2:]), "dx are nan"), (dict(high=HIGH[:7] + [np.inf]), "gripper are 0 and inf"),
-    (dict(low=[-1] + LOW[1:]), "terminate are -1"), (dict(scheme="words"), "'words'"),
+    (dict(low=[-1] + LOW[1:]), "terminate has 2 categories"), (dict(scheme="words"), "'words'"),
     (dict(n_bins=1), "n_bins is 1;"), (dict(n_bins=1001), "n_bins is 1001"),
     (dict(names=("x",) * 8), "name of its own"),
     (dict(high=[1, 1e308, *HIGH[2:]]), "must be finite"),

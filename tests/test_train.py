@@ -63,7 +63,7 @@ def test_micro_batches_add_up_to_the_gradient_of_the_whole_batch(folder):
     ranks, norms = train.Ranks(c), []
     logs = data.open_logs(c, quiet=True)
     tokenizer = data.make_tokenizer(logs, c.n_vocab)
-    mix, _ = data.make_mix(c, logs, data.make_actions(c, logs, tokenizer, {}), tokenizer)
+    mix, _ = data.make_mix(c, logs, data.make_robots(c, logs, tokenizer, {}), tokenizer)
     parts = [mix[0, k] for k in range(3)]
     whole = {k: torch.cat([part[k] for part in parts]) for k in parts[0]}
     for micro_batches in (parts, [whole]):
@@ -119,7 +119,7 @@ def test_metrics_of_a_model_that_is_always_right(folder):
         web = data.open_log("web", {"format": "tiny"}, size=16)
         tokenizer = data.Tokenizer.train([*log.texts(), *web.texts()])
         actions = data.ActionTokenizer(tokenizer, *log.bounds, names=log.names)
-        robot = data.RobotData(log, actions, 40, 16, thought_len=8 * thought)
+        robot = data.RobotData(log, data.Robot(actions), 40, 16, thought_len=8 * thought)
         mix = data.Mix([(robot, {"weight": 1})], [(data.WebData(web, tokenizer, 40, 16), {"weight": 1, "until": 0})], 8, .5, 40)
         batch = mix[5, 0]
         truth = batch["tokens"][batch["label"] != data.ASKED]
@@ -187,7 +187,7 @@ def test_the_web_model_is_saved_and_other_recipes_start_from_it(folder, run):
 @pytest.mark.parametrize("scheme, attention", [("overwrite", "prefix"), ("integer", "causal")])
 def test_both_schemes_and_both_attentions_train_and_act(folder, scheme, attention):
     path = train.train(config(folder, scheme + attention, "--scheme", scheme, "--attention", attention, "--steps", "2"))
-    action = evaluation.Policy(path, "cpu").act(np.zeros((16, 16, 3), np.uint8), "go to the square")
+    action = evaluation.Policy(path, "cpu").episode().act(np.zeros((16, 16, 3), np.uint8), "go to the square")
     assert action.shape == (2,) and action[0] in (0, 1) and abs(action[1]) <= 1
 
 
@@ -196,7 +196,7 @@ def test_several_robots_keep_their_own_numbers(folder):
     robots = ["--robot", 'format="tiny", name="narrow"', 'format="tiny", name="wide", numbers=3']
     path = train.train(config(folder, "robots", *robots))
     for name, D in (("narrow", 2), ("wide", 4)):
-        assert evaluation.Policy(path, "cpu", robot=name).act(np.zeros((16, 16, 3), np.uint8), "go").shape == (D,)
+        assert evaluation.Policy(path, "cpu", robot=name).episode().act(np.zeros((16, 16, 3), np.uint8), "go").shape == (D,)
     assert {"narrow dx", "wide n2"} <= set(log_of(folder / "robots")[-1]["l1"])
     with pytest.raises(ValueError, match="several robots; say which: robot = one of narrow, wide"):
         evaluation.Policy(path, "cpu")

@@ -84,8 +84,8 @@ class Scene:
         """
         stop, *moves = action
         self.steps += 1
-        done = self.move(moves)                             # the last action counts, too
-        return {"image": self.render()}, float(done), bool(done or stop > .5), self.steps >= LIMIT, {}
+        done = not stop and self.move(moves)
+        return {"image": self.render()}, float(done), bool(done or stop), self.steps >= LIMIT, {}
 
     def move(self, moves):
         """True when the simulator says that the task is done"""

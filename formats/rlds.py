@@ -247,9 +247,9 @@ class RLDS(IndexedLog):
     split: as dataset_info.json names it. verify: check every record against its CRC when the index is made;
     false checks lengths only. The other options are found where the data set has one of those layouts.
     camera: a key under steps/observation/ ("image_0"), or a list of several. instruction: a key under steps/,
-    text or UTF-8 in an array of integers. action: keys under steps/, whose numbers are joined in that order. names: of these
-    numbers. Seven in steps/action are taken for dx .. gripper (make sure: joints may be seven, too), two for
-    dx and dy; others are called a0, a1, ...
+    text or UTF-8 in an array of integers. action: keys under steps/, whose numbers are joined in that order.
+    names: of these numbers. Seven in steps/action are taken for dx .. gripper (make sure: joints may be
+    seven, too), two for dx and dy; others are called a0, a1, ...
 
     RT-1's terminate_episode is one of three, of which [1, 0, 0] is terminate: issue 17 of Open X-Embodiment's
     repository (google-deepmind/open_x_embodiment), and terminate_bool_to_act in its notebooks.

@@ -298,7 +298,10 @@ def test_another_robot_does_not_inherit_bounds_by_its_name(actions):
         setattr(other, name, value)
         with pytest.raises(ValueError, match=f"robot 'tiny': {name} = "):
             make(other)
-    log.actions = log.actions * 5
+    known["tiny"] = data.Robot(data.ActionTokenizer(actions.tokenizer, *log.bounds, names=log.names, categories={"dx": [-1, 0, 1]}))
+    with pytest.raises(ValueError, match="robot 'tiny': .* outside the checkpoint's bounds"):
+        make(log)                                           # its dx has other values between those
+    known["tiny"], log.actions = data.Robot(actions), log.actions * 5
     with pytest.raises(ValueError, match="robot 'tiny': .* outside the checkpoint's bounds; .* give the log another name"):
         make(log)
 
@@ -329,6 +332,7 @@ def test_a_sample_has_the_pictures_of_all_cameras_of_each_step(actions):
     assert two.sample(np.random.default_rng(0), 4)[0].shape == (4, 16, 16, 3)
     web, _ = data.WebData(web_log(), actions.tokenizer, 40, 16, frames=2, cameras=2).sample(np.random.default_rng(0))
     assert web.shape == (4, 16, 16, 3) and (web == web[0]).all()
+    assert data.views([1, 2], 4) == [1, 2, 2, 2] and data.views(1, 1) == [1]
 
 
 # -- helpers of logs

@@ -10,7 +10,7 @@ import data
 import eval as evaluation
 import tiny
 import train
-from eval import Line, Policy
+from eval import Episode, Line, Policy
 from tokenizer import BEGIN_ACTION, prompt, wish
 
 
@@ -133,7 +133,7 @@ def test_terminate_means_that_nothing_else_is_carried_out(run, counts, execute, 
     episode, found = policy.episode(), []
     while not found or not found[-1][0]:
         found.append(episode.act(tiny.picture(0), "go").tolist())
-    assert np.allclose(found, wanted)
+    assert np.allclose(found, wanted) and not episode.to_do
 
 
 # -- one rule of decoding: words, at most so many, until " Action:"; then D slots
@@ -240,6 +240,9 @@ def test_a_trial_does_not_depend_on_those_beside_it(run):
     policy = Policy(run, "cpu", temperature=5.0)
     one, two = (evaluation.measure(policy, [LINE._replace(at_once=n)], 12, ("policy", "random"), quiet=True) for n in (12, 5))
     assert one == two and one[0]["outcomes"]
+    seeds, policy.episode = [], lambda seed: seeds.append(seed) or Episode(policy, seed)
+    evaluation.measure(policy, [LINE], 3, ("policy",), quiet=True)
+    assert seeds == [evaluation.TRIAL_SEED + i for i in range(3)]
 
 
 def test_the_words_of_the_controls_reach_the_policy(run):

@@ -228,6 +228,8 @@ def test_the_table_says_what_chooses_and_what_its_bounds_are(tmp_path):
     assert log.categories == {"turn": [-.5, 0, .25]} and len(log) == 60 and np.array_equal(log.bounds, [[0, -.5, -1], [1, .25, 1]])
     assert round_trip(log, np.array(log.actions))[0][:, 1].tolist() == turn * 10
     assert robot(folder).categories == {} and len(robot(folder)) == 50      # a ruler, at rest in the first step of each
+    noisy = robot(write_actions(tmp_path / "noisy", [[n % 3 + 1e-7 * (n % 2)] for n in range(60)]))
+    assert noisy.categories == {"a0": [0, 1, 2]} and set(noisy.actions[:, 1]) == {0, 1, 2}
     counted = write_actions(tmp_path / "counted", [[n % 6] for n in range(60)])
     assert list(robot(counted).categories) == ["a0"] and robot(counted, full_range="a0").categories == {}
     assert robot(counted, bounds={"a0": [-10, 10]}).bounds[0][1] == -10

@@ -91,7 +91,7 @@ def compare(root, camera, cache):
         assert off[i] <= (TOLERANCE if log.is_video else 0), f"a pixel of step {i} is off by {off[i]}"
         most, nearest = max(most, off[i]), min(nearest, *off[:i], *off[i + 1:])
     assert nearest > 30, f"two steps look alike: {nearest}"
-    n, rule = len({*map(tuple, log.where[:, :2].tolist())}), "; ".join(["", *log.notes])
+    n, rule = len({*map(tuple, log.where[:, 0, :2].tolist())}), "; ".join(["", *log.notes])
     return f"{len(log)} steps in {n} files: pixels off by {most}, those of other steps by {nearest}{rule}"
 
 

@@ -68,23 +68,18 @@ def key(default, help, *allowed, least=-math.inf, most=2**31):
 @dataclass
 class Config:
     # what it learns from
-    robot: list = key([{"format": "world"}],
-                      "robot logs: tables with a format (world, rlds, lerobot, folder) and its keys")
-    web: list = key([{"format": "world"}],
-                    "pictures with questions: tables with a format (world, vqa) and its keys")
+    robot: list = key([{"format": "world"}], "robot logs: tables of format world, rlds, lerobot or folder")
+    web: list = key([{"format": "world"}], "pictures with questions: tables of format world or vqa")
     data_dir: str = key("data", "folder where recordings and indexes of logs are kept")
     # the model
-    pretrained: dict = key({},
-                           "start from published weights: {gpt2 = folder, vit = folder} (formats/weights.py)")
+    pretrained: dict = key({}, "published weights to start from: {gpt2 = folder, vit = folder}")
     scheme: str = key("integer", "tokens that are an action's bins: integer (PaLI-X) or overwrite (PaLM-E)",
                       "integer", "overwrite")
     attention: str = key("prefix", "how a prompt sees itself: prefix (PaLI-X) or causal (PaLM-E)",
                          "prefix", "causal")
     n_vocab: int = key(4096, "most tokens of a vocabulary that is trained here", least=512, most=1_000_000)
     image_size: int = key(64, "pixels a side", least=8, most=4096)
-    frames: int = key(1,
-                      "pictures of a sample: the step's and those before it (the paper's Language-Table: 2)",
-                      least=1, most=64)
+    frames: int = key(1, "steps that a sample shows, the last ones (in Language-Table: 2)", least=1, most=64)
     patch_size: int = key(8, "pixels a side of a ViT patch", least=1, most=4096)
     vit_layer: int = key(2, "blocks of the ViT", least=1, most=1000)
     vit_head: int = key(4, "heads of the ViT", least=1, most=1000)
@@ -92,47 +87,36 @@ class Config:
     n_layer: int = key(4, "blocks of the GPT", least=1, most=1000)
     n_head: int = key(4, "heads of the GPT", least=1, most=1000)
     n_embd: int = key(96, "width of the GPT", least=1, most=100_000)
-    text_len: int = key(64, "tokens of text behind a picture; questions are added until it is full",
-                        least=24, most=100_000)
-    thought_len: int = key(0, "most tokens of a thought before the action (section 4.4); 0 = act at once",
-                           least=0, most=10_000)
+    text_len: int = key(64, "tokens of text behind a picture, filled with questions", least=24, most=100_000)
+    thought_len: int = key(0, "most tokens of a thought (section 4.4); 0 = none", least=0, most=10_000)
     # the recipe
     init_from: str = key("", "start from the weights of this checkpoint (then pretrain_steps is skipped)")
     seed: int = key(0, "of weights and of the order of samples", least=0)
-    pretrain_steps: int = key(1000,
-                              "steps on the web alone, which make the vision-language model; "
-                              "saved as web.pt", least=0)
+    pretrain_steps: int = key(1000, "first steps, on the web alone; saved as web.pt", least=0)
     steps: int = key(2700, "steps of (co-)fine-tuning after that", least=1)
-    robot_fraction: float = key(0.5, "share of robot samples in a batch after pretraining; 1 = fine-tuning",
-                                least=0, most=1)
+    robot_fraction: float = key(0.5, "share of robot samples after that; 1 = fine-tuning", least=0, most=1)
     batch_size: int = key(64, "samples a step", least=1, most=1_000_000)
     micro_batches: int = key(1, "cut a batch into this many; ranks share them, and gradients add up", least=1)
-    shift: int = key(0,
-                     "words stand up to so many positions farther on, so that they mean the same everywhere",
-                     least=0)
+    shift: int = key(0, "words move up to so many positions, to mean the same at each", least=0)
     lr_muon: float = key(3e-3, "learning rate of Muon, for the matrices of the blocks", least=0)
     lr_adam: float = key(2e-3, "learning rate of AdamW, for everything else", least=0)
     weight_decay: float = key(0.01, "of both", least=0)
     warmup: int = key(100, "steps of linear warm-up", least=0)
-    cooldown: float = key(0.4, "share of all steps over which the rate falls to zero at the end",
-                          least=0, most=1)
+    cooldown: float = key(0.4, "share of steps, the last, over which the rates fall to 0", least=0, most=1)
     clip: float = key(1.0, "largest norm of the gradient", least=0)
     # the machine
     device: str = key("auto", "auto, cpu, cuda, cuda:N or mps")
     dtype: str = key("auto", "auto: bfloat16 where the hardware multiplies it", "auto", "float32", "bfloat16")
     compile: bool = key(False, "torch.compile the blocks (worth it on a GPU)")
-    recompute: bool = key(False,
-                          "keep no activations inside blocks, compute them again: less memory, 1/3 more time")
+    recompute: bool = key(False, "compute activations again on the way back: less memory, 1/3 more time")
     parallel: str = key("ddp", "on several ranks: ddp = the whole model on each, fsdp = a shard of it",
                         "ddp", "fsdp")
-    workers: int = key(0, "processes that prepare batches; 0 = the training process itself",
-                       least=0, most=256)
+    workers: int = key(0, "processes that prepare batches; 0 = the training itself", least=0, most=256)
     # files
     out_dir: str = key("out", "folder for checkpoints, log, table and pictures")
     log_every: int = key(100, "steps between lines of the log", least=1)
     save_every: int = key(500, "steps between checkpoints", least=1)
-    trials: int = key(200, "closed-loop trials for a row of the table after training (eval.py); 0 = no table",
-                      least=0)
+    trials: int = key(200, "closed-loop trials for a row of the table at the end; 0 = no table", least=0)
 
     def __post_init__(self):
         for f in dataclasses.fields(self):

@@ -200,6 +200,39 @@ def evaluate(checkpoint, trials, results):
         results.write_text(json.dumps(found, indent=0, sort_keys=True))
 
 
+def summary(found):
+    """
+    The tables of README.md, of a file that evaluate() wrote: by seed; with the controls, and by the number of
+    steps, the seeds of a recipe together.
+    """
+    from eval import percent, wilson
+
+    def share(recipe, line, driver, seeds=None, within=None):
+        """success of some trials, with its interval"""
+        rows = [row for seed in seeds or found[recipe] for row in found[recipe][seed]
+                if (row["line"], row["driver"]) == (line, driver)]
+        k = sum(row["counts"].get(f"within {within} steps", 0) if within else row["success"] for row in rows)
+        n = sum(row["n"] for row in rows)
+        return " ".join(percent(k, n, wilson(k, n)).replace("[ ", "[").split())
+
+    def lay(*rows):
+        return "\n".join("| " + " | ".join(row) + " |" for row in (rows[0], ["---"] * len(rows[0]), *rows[1:]))
+    each = [(line, recipe) for line in LEVELS for recipe in sorted(found, reverse=True)]
+    seeds, drivers = sorted({seed for some in found.values() for seed in some}), \
+        ("policy", "swapped instruction", "blank instruction", "random", "expert")
+    return "\n\n".join((
+        lay(["level", "recipe", *(f"seed {seed}" for seed in seeds)],
+            *([line, recipe, *(share(recipe, line, "policy", [seed]) for seed in seeds)]
+              for line, recipe in each)),
+        lay(["level", "recipe", *drivers],
+            *([line, recipe, *(share(recipe, line, driver) for driver in drivers)] for line, recipe in each)),
+        lay(["level", "driver", *(f"{n} steps" for n in WITHIN), "its own limit"],
+            *([line, who, *(share(recipe, line, driver, within=n) for n in (*WITHIN, None))]
+              for line in LEVELS for who, recipe, driver in
+              (("web and robot", "web and robot", "policy"), ("robot alone", "robot alone", "policy"),
+               ("random", "web and robot", "random"), ("expert", "web and robot", "expert"))))))
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -212,10 +245,14 @@ def main():
     command.add_argument("--checkpoint", type=Path, default=Path("out/babyai/checkpoint.pt"))
     command.add_argument("--trials", type=int, default=100, help="of each level and driver (100)")
     command.add_argument("--results", type=Path, help="a JSON file to add the rows to")
+    command = commands.add_parser("table", help="the tables of README.md")
+    command.add_argument("--results", type=Path, default=Path(__file__).with_name("results.json"))
     args = parser.parse_args()
     try:
         if args.command == "record":
             record(args.folder, args.episodes, args.pictures)
+        elif args.command == "table":
+            print(summary(json.loads(args.results.read_text())))
         else:
             evaluate(args.checkpoint, args.trials, args.results)
     except (ValueError, OSError) as e:

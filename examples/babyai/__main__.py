@@ -3,9 +3,9 @@ Another people's world behind the table: BabyAI, rooms of coloured keys, balls a
 the instructions, and its bot is the expert.
 
     pip install minigrid
-    python -m examples.babyai record                       # demonstrations of the bot, and pictures with questions
-    python train.py --config examples/babyai/web.toml      # web and robot together; robot.toml: the robot alone
-    python -m examples.babyai eval                         # closed loop, in rooms that no demonstration shows
+    python -m examples.babyai record                    # demonstrations of the bot; pictures with questions
+    python train.py --config examples/babyai/web.toml   # web and robot together; robot.toml: the robot alone
+    python -m examples.babyai eval                      # closed loop, in rooms that no demonstration shows
 
 The picture is what the agent sees: 7 x 7 tiles of 8 pixels, itself in the middle of the last row, looking up.
 An action is one number that chooses: left, right, forward, or pick up.
@@ -33,7 +33,7 @@ except ImportError as e:
 LEVELS = {"GoToLocal": GoToLocal, "PickupDist": PickupDist, "GoToObj": GoToObj}
 SHOWN = ("GoToLocal", "PickupDist")             # the levels of the log; GoToObj is never demonstrated
 FORWARD, PICK_UP = 2, 3                         # of BabyAI's seven moves, the log has the first four
-WEB_SEED = 500_000                              # rooms of the web; demonstrations begin at 0, trials at 1,000,000
+WEB_SEED = 500_000      # first room of the web; demonstrations begin at 0, trials at 1,000,000
 WITHIN = (8, 16, 32)                            # steps; a level's own limit is 64, PickupDist's is 49
 
 
@@ -74,8 +74,8 @@ class Level:
 
     def expert(self):
         """
-        What the bot would do. It plans ahead, so it has to hear of each step (self.last). It says "done" where
-        the task is done already; there forward changes nothing, and the level sees that the task is done.
+        What the bot would do. It plans ahead, so it has to hear of each step (self.last). It says "done"
+        where it faces the thing already; there forward changes nothing, and the level sees that it is done.
         """
         self.bot = self.bot or BabyAIBot(self.env)
         move = int(self.bot.replan(self.last))
@@ -108,8 +108,8 @@ def record(folder, episodes, pictures):
 
 def record_robot(folder, episodes):
     """
-    Demonstrations of the bot, so many of each level. The last action finishes the task. Where something stands
-    in the way, the bot also puts things down, which the robot of this log cannot: such episodes are left out.
+    Demonstrations of the bot, so many of each level. The last action finishes the task. Where something is
+    in the way, the bot also puts things down, which the robot of this log cannot; such episodes are left out.
     """
     (folder / "pictures").mkdir(parents=True)
     kept = 0
@@ -155,7 +155,7 @@ def questions(env, rng):
     from the top. Of several things the nearest one counts.
 
     Example: ("where is the green ball?", "3 4"), ("where is a red object?", "nowhere"), ("what is at 3 4?",
-    "green ball")
+    "ball"), ("what color is at 3 4?", "green")
     """
     grid, seen = env.gen_obs_grid()
     cells = [(x, y) for x in range(7) for y in range(7) if (x, y) != (3, 6)]    # 3 6 is the agent
@@ -171,22 +171,26 @@ def questions(env, rng):
 
     def what(cell):
         thing = here.get(cell)
-        return "what is at {} {}?".format(*cell), "darkness" if cell not in here else "floor" if thing is None \
-            else "wall" if thing.type == "wall" else f"{thing.color} {thing.type}"
-    others = [cells[i] for i in rng.permutation(len(cells))[:4]]
+        seen_there = "darkness" if cell not in here else thing.type if thing else "floor"
+        return "what is at {} {}?".format(*cell), seen_there
+
+    def which_color(cell):
+        return "what color is at {} {}?".format(*cell), things[cell][0]
+    others = [cells[i] for i in rng.permutation(len(cells))[:2]]
     colors, kinds = ("red", "green", "blue", "purple", "yellow", "grey"), ("key", "ball", "box")
     asked = [*things.values(), *((color, "") for color, _ in things.values()),
              *(("", kind) for _, kind in things.values()),
              *((str(rng.choice(colors)), str(rng.choice(kinds))) for _ in range(2)),
              (str(rng.choice(colors)), ""), ("", str(rng.choice(kinds)))]
-    return list(dict.fromkeys([*(where(*thing) for thing in asked), *map(what, [*things, *others])]))
+    return list(dict.fromkeys([*(where(*thing) for thing in asked), *map(which_color, things),
+                          *map(what, [*things, *others])]))
 
 
 # --------------------------------------------------------------------------------------------------------
 # how good it is
 
 def evaluate(checkpoint, trials, results):
-    """Prints the table of eval.py, draws rollouts.gif and rollouts.png, and adds the rows to a file results."""
+    """Prints the table of eval.py, draws rollouts.gif, and adds the rows to results, a JSON file, if given."""
     from eval import Line, Policy, film, measure, table
     policy = Policy(checkpoint)
     lines = [Line(name, functools.partial(Level, name)) for name in LEVELS]
@@ -216,7 +220,8 @@ def summary(found):
         return " ".join(percent(k, n, wilson(k, n)).replace("[ ", "[").split())
 
     def lay(*rows):
-        return "\n".join("| " + " | ".join(row) + " |" for row in (rows[0], ["---"] * len(rows[0]), *rows[1:]))
+        lines = (rows[0], ["---"] * len(rows[0]), *rows[1:])
+        return "\n".join(f"| {' | '.join(row)} |" for row in lines)
     each = [(line, recipe) for line in LEVELS for recipe in sorted(found, reverse=True)]
     seeds, drivers = sorted({seed for some in found.values() for seed in some}), \
         ("policy", "swapped instruction", "blank instruction", "random", "expert")

@@ -201,7 +201,7 @@ def evaluate(checkpoint, trials, results):
         found = json.loads(results.read_text()) if results.exists() else {}
         recipe = "robot alone" if policy.config["robot_fraction"] == 1 else "web and robot"
         found.setdefault(recipe, {})[str(policy.config["seed"])] = rows
-        results.write_text(json.dumps(found, indent=0, sort_keys=True))
+        results.write_text(json.dumps(found, sort_keys=True) + "\n")
 
 
 def summary(found):

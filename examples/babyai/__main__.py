@@ -190,7 +190,7 @@ def questions(env, rng):
 # how good it is
 
 def evaluate(checkpoint, trials, results):
-    """Prints the table of eval.py, draws rollouts.gif, and adds the rows to results, a JSON file, if given."""
+    """Prints the table of eval.py, draws rollouts.gif, and adds the rows to the file results, if given."""
     from eval import Line, Policy, film, measure, table
     policy = Policy(checkpoint)
     lines = [Line(name, functools.partial(Level, name)) for name in LEVELS]
@@ -207,17 +207,19 @@ def evaluate(checkpoint, trials, results):
 def summary(found):
     """
     The tables of README.md, of a file that evaluate() wrote: by seed; with the controls, and by the number of
-    steps, the seeds of a recipe together.
+    steps, the seeds of a recipe together. Random actions and the bot are the same for every seed: they count
+    once.
     """
     from eval import percent, wilson
 
     def share(recipe, line, driver, seeds=None, within=None):
         """success of some trials, with its interval"""
-        rows = [row for seed in seeds or found[recipe] for row in found[recipe][seed]
+        seeds = seeds or sorted(found[recipe])[:1 if driver in ("random", "expert") else None]
+        rows = [row for seed in seeds for row in found[recipe][seed]
                 if (row["line"], row["driver"]) == (line, driver)]
         k = sum(row["counts"].get(f"within {within} steps", 0) if within else row["success"] for row in rows)
         n = sum(row["n"] for row in rows)
-        return " ".join(percent(k, n, wilson(k, n)).replace("[ ", "[").split())
+        return " ".join(percent(k, n, wilson(k, n)).split()).replace("[ ", "[")
 
     def lay(*rows):
         lines = (rows[0], ["---"] * len(rows[0]), *rows[1:])

@@ -215,7 +215,7 @@ def summary(found):
     def share(recipe, line, driver, seeds=None, within=None):
         """success of some trials, with its interval"""
         seeds = seeds or sorted(found[recipe])[:1 if driver in ("random", "expert") else None]
-        rows = [row for seed in seeds for row in found[recipe][seed]
+        rows = [row for seed in seeds for row in found[recipe].get(seed, ())
                 if (row["line"], row["driver"]) == (line, driver)]
         k = sum(row["counts"].get(f"within {within} steps", 0) if within else row["success"] for row in rows)
         n = sum(row["n"] for row in rows)

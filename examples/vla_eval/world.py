@@ -1,6 +1,6 @@
 """
-The built-in world as a benchmark of vla-eval, for any model server that speaks its protocol. The tasks are the
-rows of the table that ends every training run, and the scenes are the same, seed for seed.
+The built-in world as a benchmark of vla-eval, for any model server that speaks its protocol. The tasks are
+the rows of the table that ends every training run, and the scenes are the same, seed for seed.
 
     PYTHONPATH=. vla-eval run --config examples/vla_eval/world.yaml --server-url ws://127.0.0.1:8000
 """
@@ -27,7 +27,7 @@ class WorldBenchmark(StepBenchmark):
         config = read_config(["--config", preset])
         settings = data.settings_of("robot", config.robot[0])
         lines = data.log_class("robot", settings["format"]).lines(settings, config.image_size)
-        self.lines, self.first_seed = {line.name: line for line in (Line(*some) for some in lines)}, first_seed
+        self.lines, self.first_seed = {name: Line(name, *rest) for name, *rest in lines}, first_seed
 
     def get_tasks(self):
         """The seed of an episode is first_seed + its number; the server draws with it, too."""

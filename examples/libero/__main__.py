@@ -1,7 +1,8 @@
 """
 LIBERO: demonstrations by a script, for who has none of the public ones at hand.
 
-    python -m examples.libero record            # MUJOCO_GL=egl draws without a display, on a CPU as well
+    python -m examples.libero record            # demonstrations: pictures, instruction and numbers, as a log
+    python -m examples.libero controls          # the script and random actions in the scenes of the benchmark
 
 All ten tasks of the suite libero_spatial ask to put a certain bowl on the plate, so one script does them. It
 knows where things are; the log that it writes holds only what the two cameras see, the instruction, and the
@@ -18,18 +19,19 @@ from PIL import Image
 from tqdm import tqdm
 
 if sys.platform == "linux":
-    os.environ.setdefault("MUJOCO_GL", "egl")
+    os.environ.setdefault("MUJOCO_GL", "egl")               # draws without a display, on a CPU as well
     os.environ.setdefault("LP_NUM_THREADS", "1")            # Mesa draws with one thread
 try:
     from libero.libero import benchmark, get_libero_path
     from libero.libero.envs import OffScreenRenderEnv
+    from libero.libero.envs.env_wrapper import ControlEnv
 except ImportError as e:
     sys.exit(f"error: this example needs LIBERO ({e}); see examples/libero/README.md")
 
 OPEN, CLOSED = -1., 1.                                      # the gripper's number, as in the public data sets
 CAMERAS = {"image": "agentview_image", "wrist_image": "robot0_eye_in_hand_image"}
 HAND, BOWL, PLATE = "robot0_eef_pos", "akita_black_bowl_1_pos", "plate_1_pos"
-REST, LIMIT = 10, 160                                       # steps before a trial, as in vla-eval; steps of it
+REST, LIMIT = 10, 220                                       # steps before a trial, and of it, as in vla-eval
 
 
 def go(obs, place, gripper, most=40):
@@ -62,24 +64,46 @@ def script(obs):
         yield np.append(still, OPEN)
 
 
-def episode(env, rng):
+def random(obs):
+    """any displacement, an open or a closed hand; a generator as go() is"""
+    rng = np.random.default_rng(0)
+    while True:
+        yield np.array([*rng.uniform(-1, 1, 3), 0, 0, 0, rng.choice([OPEN, CLOSED])])
+
+
+def episode(env, moves, noise=None, state=None):
     """
-    One demonstration: a list of (what the cameras show, the action), or [] if it failed. It is done with
-    noise and written without, so that the log shows how to come back to the way.
+    One trial: a list of (what the simulator shows, the action), or [] if it failed. moves: script or random;
+    noise: a generator of random numbers, which are added to what is done, but not written, so that a log
+    shows how to come back to the way; state: a scene of the benchmark in place of a random one.
     """
     obs, steps = env.reset(), []
+    if state is not None:
+        obs = env.set_init_state(state)
     for _ in range(REST):
         obs, *_ = env.step(np.append(np.zeros(6), OPEN))
-    moves = script(obs)
+    moves = moves(obs)
     action = next(moves)
     while len(steps) < LIMIT:
         steps.append((obs, action))
-        noise = np.append(rng.normal(0, .2, 3), np.zeros(4)) * (np.abs(action[:3]).max() > 0)
-        obs, _, done, _ = env.step(action + noise)
+        added = np.zeros(7)
+        if noise and action[:3].any():
+            added[:3] = noise.normal(0, .2, 3)
+        obs, _, done, _ = env.step(action + added)
         if done:
             return steps
         action = moves.send(obs)
     return []
+
+
+def open_task(number, kind, **options):
+    """a task of libero_spatial: its instruction, its simulator, the 50 scenes in which the benchmark tests it"""
+    suite = benchmark.get_benchmark_dict()["libero_spatial"]()
+    task = suite.get_task(number)
+    bddl = Path(get_libero_path("bddl_files"), task.problem_folder, task.bddl_file)
+    env = kind(bddl_file_name=str(bddl), hard_reset=False, **options)   # a hard one reads all meshes: 4 s
+    env.seed(number)
+    return task.language, env, suite.get_task_init_states(number)
 
 
 def record(folder, tasks, episodes, size=256):
@@ -87,27 +111,37 @@ def record(folder, tasks, episodes, size=256):
     if folder.exists():
         raise ValueError(f"{folder} is there already; delete it, or name another --folder")
     (folder / "pictures").mkdir(parents=True)
-    suite, kept = benchmark.get_benchmark_dict()["libero_spatial"](), 0
+    kept = 0
     with open(folder / "steps.jsonl", "w") as log:
         for number in tasks:
-            task = suite.get_task(number)
-            bddl = Path(get_libero_path("bddl_files"), task.problem_folder, task.bddl_file)
-            env = OffScreenRenderEnv(bddl_file_name=str(bddl), camera_heights=size, camera_widths=size,
-                                     hard_reset=False)      # a hard one reads all meshes again: 4 s
-            env.seed(number)
-            for i in tqdm(range(episodes), desc=task.language):
-                steps = episode(env, np.random.default_rng([number, i]))
+            instruction, env, _ = open_task(number, OffScreenRenderEnv, camera_heights=size,
+                                            camera_widths=size)
+            for i in tqdm(range(episodes), desc=instruction):
+                steps = episode(env, script, np.random.default_rng([number, i]))
                 for t, (obs, action) in enumerate(steps):
                     images = {camera: f"pictures/{kept:06}_{t:03}_{camera}.jpg" for camera in CAMERAS}
                     for camera, name in images.items():     # turned, as in the public sets and in vla-eval
                         picture = Image.fromarray(obs[CAMERAS[camera]][::-1, ::-1])
                         picture.save(folder / name, quality=95)
-                    log.write(json.dumps({"episode": kept, "instruction": task.language,
+                    log.write(json.dumps({"episode": kept, "instruction": instruction,
                                           "action": action.tolist(), "image": images}) + "\n")
                 log.flush()
                 kept += len(steps) > 0
             env.close()
     print(f"{folder}: {kept} of {episodes * len(tasks)} episodes succeeded and are kept")
+
+
+def controls(tasks, episodes):
+    """Prints how often the script and random actions do a task in the benchmark's scenes. Nothing is drawn."""
+    from eval import percent, wilson
+    for number in tasks:
+        instruction, env, states = open_task(number, ControlEnv, use_camera_obs=False,
+                                             has_offscreen_renderer=False)
+        for moves in (script, random):
+            won = sum(bool(episode(env, moves, state=state)) for state in states[:episodes])
+            n = len(states[:episodes])
+            print(f"{instruction}: {moves.__name__} {percent(won, n, wilson(won, n))}, n = {n}")
+        env.close()
 
 
 def main():
@@ -116,11 +150,17 @@ def main():
     commands = parser.add_subparsers(dest="command", required=True)
     command = commands.add_parser("record", help="demonstrations of the script, as a log")
     command.add_argument("--folder", type=Path, default=Path("data/libero"))
-    command.add_argument("--tasks", type=int, nargs="+", default=[0], help="numbers, 0 to 9 (0)")
-    command.add_argument("--episodes", type=int, default=50, help="of each task (50)")
+    commands.add_parser("controls", help="the script and random actions in the benchmark's scenes")
+    for command in commands.choices.values():
+        command.add_argument("--tasks", type=int, nargs="+", default=[0], help="numbers, 0 to 9 (0)")
+        command.add_argument("--episodes", type=int, default=50, help="of each task, at most 50 of the "
+                                                                      "benchmark's scenes (50)")
     args = parser.parse_args()
     try:
-        record(args.folder, args.tasks, args.episodes)
+        if args.command == "record":
+            record(args.folder, args.tasks, args.episodes)
+        else:
+            controls(args.tasks, args.episodes)
     except (ValueError, OSError) as e:
         sys.exit(f"error: {e}")
 

@@ -97,7 +97,7 @@ def episode(env, moves, noise=None, state=None):
 
 
 def open_task(number, kind, **options):
-    """a task of libero_spatial: its instruction, its simulator, the 50 scenes in which the benchmark tests it"""
+    """a task of libero_spatial: its instruction, its simulator, and the 50 scenes that the benchmark has"""
     suite = benchmark.get_benchmark_dict()["libero_spatial"]()
     task = suite.get_task(number)
     bddl = Path(get_libero_path("bddl_files"), task.problem_folder, task.bddl_file)
@@ -132,7 +132,7 @@ def record(folder, tasks, episodes, size=256):
 
 
 def controls(tasks, episodes):
-    """Prints how often the script and random actions do a task in the benchmark's scenes. Nothing is drawn."""
+    """Prints how often the script and random actions succeed in the benchmark's scenes. Nothing is drawn."""
     from eval import percent, wilson
     for number in tasks:
         instruction, env, states = open_task(number, ControlEnv, use_camera_obs=False,

@@ -9,6 +9,7 @@ knows where things are; the log that it writes holds only what the two cameras s
 seven numbers. Its scenes are drawn at random, and are not the fixed ones that the benchmark tests.
 """
 import argparse
+import functools
 import json
 import os
 import sys
@@ -64,9 +65,8 @@ def script(obs):
         yield np.append(still, OPEN)
 
 
-def random(obs):
+def random(obs, rng):
     """any displacement, an open or a closed hand; a generator as go() is"""
-    rng = np.random.default_rng(0)
     while True:
         yield np.array([*rng.uniform(-1, 1, 3), 0, 0, 0, rng.choice([OPEN, CLOSED])])
 
@@ -137,10 +137,10 @@ def controls(tasks, episodes):
     for number in tasks:
         instruction, env, states = open_task(number, ControlEnv, use_camera_obs=False,
                                              has_offscreen_renderer=False)
-        for moves in (script, random):
-            won = sum(bool(episode(env, moves, state=state)) for state in states[:episodes])
-            n = len(states[:episodes])
-            print(f"{instruction}: {moves.__name__} {percent(won, n, wilson(won, n))}, n = {n}")
+        states, rng = states[:episodes], np.random.default_rng(0)
+        for name, moves in (("script", script), ("random", functools.partial(random, rng=rng))):
+            k, n = sum(bool(episode(env, moves, state=state)) for state in states), len(states)
+            print(f"{instruction}: {name} {percent(k, n, wilson(k, n))}, n = {n}", flush=True)
         env.close()
 
 

@@ -33,6 +33,32 @@ def study_table():
     return "\n".join(lines + ["| " + " | ".join([c[0].removeprefix("large, "), *c[1:7]]) + " |" for c in cells])
 
 
+def metaworld_tables():
+    """the two tables of Meta-World: with the controls, and by the number of actions in an answer"""
+    found = json.loads((ROOT / "examples/metaworld/results.json").read_text())
+
+    def cell(k, n):
+        return evaluation.percent(k, n, evaluation.wilson(k, n)).strip().replace("[ ", "[").replace(",  ", ", ")
+    tasks = list(dict.fromkeys(r["line"] for r in found["rows"]))
+    one = ["| task | " + " | ".join(evaluation.DRIVERS) + " |", "|---" * 6 + "|"]
+    for task in tasks:
+        cells = {r["driver"]: cell(r["success"], r["n"]) for r in found["rows"] if r["line"] == task}
+        one.append(f"| {task} | " + " | ".join(cells[d] for d in evaluation.DRIVERS) + " |")
+    two = ["| chunk | execute | " + " | ".join(tasks) + " | all | actions a second |", "|---" * 8 + "|"]
+    policy = [r for r in found["rows"] if r["driver"] == "policy"]
+    for c in [{"chunk": 1, "execute": 1, "rows": policy}, *found["chunks"]]:
+        rates = [f"{r['success']}" for r in c["rows"]]
+        every = cell(sum(r["success"] for r in c["rows"]), sum(r["n"] for r in c["rows"]))
+        speed = found["actions_per_s"][f"{c['chunk']} {c['execute']}"]
+        two.append(f"| {c['chunk']} | {c['execute']} | " + " | ".join(rates) + f" | {every} | {speed} |")
+    return "\n".join(one), "\n".join(two)
+
+
+def test_the_tables_of_meta_world_are_those_of_its_results_file():
+    text = (ROOT / "examples/metaworld/README.md").read_text()
+    assert all(table in text for table in metaworld_tables())
+
+
 def test_the_results_tables_are_those_of_the_results_files():
     assert small_table() in TEXT and study_table() in TEXT
 

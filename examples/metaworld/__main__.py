@@ -137,13 +137,18 @@ def record(folder, episodes):
     print(f"{folder}: {kept} of {episodes * len(TASKS)} episodes succeeded and are kept")
 
 
-def evaluate(checkpoint, trials):
-    """Prints the table of eval.py, and writes rollouts.gif and rollouts.png beside the checkpoint."""
-    from eval import Line, Policy, film, measure, table
+def evaluate(checkpoint, trials, execute):
+    """
+    Prints the table of eval.py and writes rollouts.gif, rollouts.png and closed_loop.json beside the checkpoint.
+    """
+    from eval import Line, Policy, film, latency, measure, table
     # one simulator a task, for all of its trials
-    policy, scene = Policy(checkpoint), functools.cache(Scene)
+    policy, scene = Policy(checkpoint, execute=execute), functools.cache(Scene)
     lines = [Line(task, functools.partial(scene, task), at_once=1) for task in TASKS]
-    print(table({"rows": measure(policy, lines, trials)}))
+    found = {"rows": measure(policy, lines, trials), "latency": latency(policy)}
+    print(table(found))
+    name = f"closed_loop_{execute}.json" if execute else "closed_loop.json"
+    (checkpoint.parent / name).write_text(json.dumps(found, indent=1))
     film(policy, lines, checkpoint.parent, n=len(TASKS))
 
 
@@ -157,12 +162,14 @@ def main():
     command = commands.add_parser("eval", help="a checkpoint in closed loop, with its controls")
     command.add_argument("--checkpoint", type=Path, default=Path("out/metaworld/checkpoint.pt"))
     command.add_argument("--trials", type=int, default=50, help="of each task and driver (50)")
+    command.add_argument("--execute", type=int, default=0,
+                         help="actions of an answer that are carried out before it looks again (all)")
     args = parser.parse_args()
     try:
         if args.command == "record":
             record(args.folder, args.episodes)
         else:
-            evaluate(args.checkpoint, args.trials)
+            evaluate(args.checkpoint, args.trials, args.execute)
     except (ValueError, OSError) as e:
         sys.exit(f"error: {e}")
 

@@ -139,7 +139,8 @@ def record(folder, episodes):
 
 def evaluate(checkpoint, trials, execute):
     """
-    Prints the table of eval.py and writes rollouts.gif, rollouts.png and closed_loop.json beside the checkpoint.
+    Prints the table of eval.py, and writes closed_loop.json, rollouts.gif and rollouts.png beside the
+    checkpoint.
     """
     from eval import Line, Policy, film, latency, measure, table
     # one simulator a task, for all of its trials

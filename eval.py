@@ -396,7 +396,7 @@ def table(results) -> str:
 
 
 def latency(policy, n=20):
-    """actions a second at batch 1, pictures in, numbers out, if `execute` actions of an answer are carried out"""
+    """actions a second at batch 1, pictures in, numbers out, if `execute` actions of each answer are used"""
     picture = np.zeros((policy.config["image_size"],) * 2 + (3,), np.uint8)
     pictures = [picture] * len(policy.robot.cameras)
     policy.episode().act(pictures, "pick apple")

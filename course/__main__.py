@@ -1,0 +1,189 @@
+"""
+The course: ten assignments that begin with cut-out functions and end in this project's own code.
+
+    python -m course start ../my-rt2        # a student's copy: the functions of all assignments are cut out
+    python -m course start ../my-rt2 5      # only those of assignment 5; what is not its subject is whole
+    python -m course check 2                # the tests of assignment 2, against the files of this folder
+    python -m course check 2 --json results.json        # Gradescope's format, too
+    python -m course check                  # all assignments
+
+course/README.md is the syllabus.
+"""
+import argparse
+import ast
+import json
+import os
+import re
+import shutil
+import sys
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")       # before torch: the models of the tests are tiny
+
+from course import grading                          # noqa: E402
+from course.grading import ROOT                     # noqa: E402
+
+# assignment -> (name of its files, what is cut: file -> functions). Two files: NN_name.md and NN_test.py
+ASSIGNMENTS = {
+    1: ("numbers", {"tokenizer.py": ["ActionTokenizer.bins", "ActionTokenizer.encode",
+                                     "ActionTokenizer.decode", "ActionTokenizer.centres"]}),
+    2: ("mask", {"model.py": ["attention_mask", "VLA.embed", "VLA.attention_bias"]}),
+    3: ("block", {"model.py": ["attend", "Attention.forward", "Block._forward", "KVCache.append",
+                               "VLA.flops"]}),
+    4: ("sample", {"data.py": ["pack", "fill", "RobotData.sample", "Mix.__getitem__", "Mix.draw"]}),
+    5: ("decoding", {"model.py": ["VLA.generate"]}),
+    6: ("closed_loop", {"eval.py": ["rollouts", "driver", "wilson"]}),
+    7: ("recipes", {"train.py": ["lr_scale", "forward", "train_step"]}),
+    8: ("thought", {"eval.py": ["Policy.decide", "Policy.slot"]}),
+    9: ("faster", {"eval.py": ["Policy.act", "Policy.carried_out"],
+                   "course/int8.py": ["quantize", "dequantize", "Int8Linear.__init__", "Int8Linear.forward",
+                                      "quantize_model"]}),
+    10: ("your_own", {}),
+}
+FOLDERS = ("configs", "world", "formats", "study", "examples", "course")
+# no student's copy has these: answers, and what was made by running
+WITHOUT = ("solutions", "TEACHING.md", "__pycache__", "*.pyc", ".*", "data", "out")
+
+
+# --------------------------------------------------------------------------------------------------------
+# start: a copy without the answers
+
+def functions(tree, prefix=""):
+    """qualified name -> its node, of every function of a file. Example: "VLA.embed" """
+    for node in getattr(tree, "body", ()):
+        if isinstance(node, ast.FunctionDef):
+            yield prefix + node.name, node
+        elif isinstance(node, ast.ClassDef):
+            yield from functions(node, f"{prefix}{node.name}.")
+
+
+def cut(source, names, number):
+    """
+    A file without the bodies of some functions. Signature and docstring stay.
+
+    Example: cut('def f(x):\\n    "half of x"\\n    return x / 2\\n', ["f"], 3)
+        -> 'def f(x):\\n    "half of x"\\n    raise NotImplementedError("assignment 3: write f")\\n'
+    """
+    found, lines = dict(functions(ast.parse(source))), source.splitlines(keepends=True)
+    for name in sorted(names, key=lambda n: -found[n].lineno):          # from the end, so that numbers hold
+        node = found[name]
+        first, last = span(node, lines)
+        lines[first:last] = [f"{' ' * (node.col_offset + 4)}raise NotImplementedError("
+                             f"\"assignment {number}: write {name}\")\n"]
+    return "".join(lines)
+
+
+def span(node, lines):
+    """which lines of a file are a function's body, after its docstring: lines[first:last]"""
+    if ast.get_docstring(node, clean=False) is not None:
+        return node.body[0].end_lineno, node.end_lineno
+    first = node.body[0].lineno - 1
+    while lines[first - 1].strip().startswith("#"):         # a comment above the first line belongs to it
+        first -= 1
+    return first, node.end_lineno
+
+
+def body(source, name):
+    """the lines that cut() takes away"""
+    lines = source.splitlines(keepends=True)
+    first, last = span(dict(functions(ast.parse(source)))[name], lines)
+    return [line.strip() for line in lines[first:last]]
+
+
+def place_of(file):
+    """where the reference of a file stands in the project; int8.py is not a part of RT-2"""
+    return ROOT / ("course/solutions/int8.py" if file == "course/int8.py" else file)
+
+
+def start(folder, numbers):
+    """writes a student's copy for these assignments into a folder that does not exist yet"""
+    folder = Path(folder).resolve()
+    if folder.exists():
+        raise ValueError(f"{folder} exists already; name a new folder")
+    if ROOT in folder.parents:
+        raise ValueError(f"{folder} is inside the project; name a folder beside it, such as ../my-rt2")
+    if not (ROOT / "course/solutions").exists():
+        raise ValueError("this is a student's copy; start new ones from the whole project")
+    folder.mkdir(parents=True)
+    for name in [f"{name}.py" for name in grading.FIVE] + ["requirements.txt", "README.md"]:
+        shutil.copy(ROOT / name, folder / name)
+    for name in FOLDERS:
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns(*WITHOUT))
+    if 9 not in numbers:
+        shutil.copy(place_of("course/int8.py"), folder / "course/int8.py")
+    gone = set()
+    for number in numbers:
+        for file, names in ASSIGNMENTS[number][1].items():
+            whole, source = place_of(file).read_text(encoding="utf-8"), folder / file
+            gone |= {line for name in names for line in body(whole, name) if len(line) > 20}
+            text = source.read_text(encoding="utf-8") if source.exists() else whole
+            source.write_text(cut(text, names, number), encoding="utf-8")
+    for page in folder.rglob("*.md"):                       # pages that show lines of the answers
+        lines = page.read_text(encoding="utf-8").splitlines()
+        lines = ["    # (yours to write)" if line.strip() in gone else line for line in lines]
+        page.write_text(anchors("\n".join(lines) + "\n", folder), encoding="utf-8")
+    return folder
+
+
+def anchors(text, root):
+    """
+    The links of a page to functions, with the line that each stands on in the files of root.
+
+    Example: "[`pack`](../data.py#L1)" -> "[`pack`](../data.py#L461)"
+    """
+    def link(match):
+        name, file = match["name"], root / match["file"]
+        nodes = dict(functions(ast.parse(file.read_text(encoding="utf-8"))))
+        line = nodes[name].lineno if name in nodes else next(
+            i for i, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1)
+            if line.startswith(f"class {name}"))
+        return f"[`{name}`](../{match['file']}#L{line})"
+    return re.sub(r"\[`(?P<name>[\w.]+)`\]\(\.\./(?P<file>\w+\.py)#L\d+\)", link, text)
+
+
+# --------------------------------------------------------------------------------------------------------
+# check
+
+def check(number, quiet=False):
+    """the result of one assignment, in Gradescope's format"""
+    name, _ = ASSIGNMENTS[number]
+    if not quiet:
+        print(f"assignment {number}: course/{number:02}_{name}.md"
+              + (" (about 1 minute)" if number == 7 else ""), flush=True)
+    result = grading.grade(number, ROOT / f"course/{number:02}_test.py", quiet)
+    if not quiet:
+        print(f"  {result['score']} of {sum(t['max_score'] for t in result['tests'])} points, "
+              f"{result['execution_time']} s\n", flush=True)
+    return result
+
+
+def main():
+    parser = argparse.ArgumentParser(prog="python -m course", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    new = commands.add_parser("start", help="write a student's copy")
+    new.add_argument("folder")
+    new.add_argument("number", type=int, nargs="?", choices=ASSIGNMENTS, help="this assignment alone")
+    test = commands.add_parser("check", help="run the tests of an assignment, or of all")
+    test.add_argument("number", type=int, nargs="?", choices=ASSIGNMENTS)
+    test.add_argument("--json", metavar="FILE", help="write the result in Gradescope's format")
+    args = parser.parse_args()
+    try:
+        if args.command == "start":
+            folder = start(args.folder, [args.number] if args.number else list(ASSIGNMENTS))
+            print(f"cd {folder} and read course/README.md")
+            return
+        grading.same_folder()
+        results = [check(n) for n in ([args.number] if args.number else ASSIGNMENTS)]
+        tests = [test for result in results for test in result["tests"]]
+        whole = {"score": sum(r["score"] for r in results), "tests": tests,
+                 "execution_time": round(sum(r["execution_time"] for r in results), 1)}
+        print(f"{whole['score']} of {sum(t['max_score'] for t in tests)} points")
+        if args.json:
+            Path(args.json).write_text(json.dumps(whole, indent=1), encoding="utf-8")
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()

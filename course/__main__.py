@@ -120,7 +120,8 @@ def start(folder, numbers):
             source.write_text(cut(text, names, number), encoding="utf-8")
     for page in folder.rglob("*.md"):                       # pages that show lines of the answers
         lines = page.read_text(encoding="utf-8").splitlines()
-        lines = ["    # (yours to write)" if line.strip() in gone else line for line in lines]
+        lines = ["    # (yours to write)" if line.strip() in gone or any(g in line for g in gone if len(g) > 35) else line
+                 for line in lines]
         page.write_text(anchors("\n".join(lines) + "\n", folder), encoding="utf-8")
     return folder
 
@@ -167,11 +168,16 @@ def main():
     test = commands.add_parser("check", help="run the tests of an assignment, or of all")
     test.add_argument("number", type=int, nargs="?", choices=ASSIGNMENTS)
     test.add_argument("--json", metavar="FILE", help="write the result in Gradescope's format")
+    commands.add_parser("anchors", help="write the lines of functions anew into the pages of the course")
     args = parser.parse_args()
     try:
         if args.command == "start":
             folder = start(args.folder, [args.number] if args.number else list(ASSIGNMENTS))
             print(f"cd {folder} and read course/README.md")
+            return
+        if args.command == "anchors":
+            for page in (ROOT / "course").glob("*.md"):
+                page.write_text(anchors(page.read_text(encoding="utf-8"), ROOT), encoding="utf-8")
             return
         grading.same_folder()
         results = [check(n) for n in ([args.number] if args.number else ASSIGNMENTS)]

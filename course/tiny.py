@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 import data
-import train
+import train as recipe
 from model import VLA, ModelConfig
 from tokenizer import prompt
 
@@ -130,7 +130,7 @@ def config(**changed):
     sizes = dict(image_size=SIZE, patch_size=4, vit_layer=1, vit_embd=32, vit_head=2, n_layer=2, n_embd=48,
                  n_head=4, text_len=48, batch_size=32, pretrain_steps=0, steps=200, warmup=20, device="cpu",
                  dtype="float32", trials=0)
-    return train.Config(**{"robot": [{"format": "tiny"}], "web": [{"format": "tiny"}], **sizes, **changed})
+    return recipe.Config(**{"robot": [{"format": "tiny"}], "web": [{"format": "tiny"}], **sizes, **changed})
 
 
 def made(config, known=None):
@@ -149,14 +149,13 @@ def made(config, known=None):
     return logs, tokenizer, robots, mix, model
 
 
-def fit(config, known=None):
+def train(config, everything):
     """
-    Trains in a minute or less, with a rate that falls to zero -> what made() gives, and the loss of each step.
+    Trains what made() gave, in a minute or so, with a rate that falls to zero -> the loss of each step.
     """
-    everything = made(config, known)
     mix, model = everything[3:]
     total, curve = config.n_pretrain + config.steps, []
-    both = train.make_optimizers(model, config).values()
+    both = recipe.make_optimizers(model, config).values()
     falls = [torch.optim.lr_scheduler.OneCycleLR(o, [g["lr"] for g in o.param_groups], total_steps=total + 1, pct_start=.1)
              for o in both]
     for step in range(total):
@@ -168,13 +167,13 @@ def fit(config, known=None):
         for optimizer, fall in zip(both, falls):
             optimizer.step(), fall.step(), optimizer.zero_grad()
         curve.append(mean.item())
-    return everything, curve
+    return curve
 
 
 def save(path, config, everything):
     """a checkpoint that eval.Policy opens"""
     _, tokenizer, robots, _, model = everything
-    train.save(path, model=model.state_dict(), optimizers={}, step=config.steps, config=train.asdict(config),
-               model_config=train.asdict(model.config), tokenizer=tokenizer.state(),
+    recipe.save(path, model=model.state_dict(), optimizers={}, step=config.steps, config=recipe.asdict(config),
+               model_config=recipe.asdict(model.config), tokenizer=tokenizer.state(),
                robots={name: robot.state() for name, robot in robots.items()}, data={})
     return path

@@ -69,7 +69,7 @@ MUTANTS = {
         (R, "answer = batch[\"label\"] != ASKED        #", "answer = batch[\"label\"] == ACTION        #", "answered"),
         (R, "(losses.sum() * ranks.world / n_answer).backward()", "losses.mean().backward()", "micro"),
         (R, "            group[\"lr\"] = lr * scale", "            group[\"lr\"] = lr", "clipping"),
-        (R, "        optimizer.zero_grad(set_to_none=True)\n", "", "left over"),
+        (R, "        optimizer.zero_grad(set_to_none=True)\n", "", "micro"),
         (R, "(step + 1) / max(1, config.warmup), (total - step) / down)", "(step + 1) / max(1, config.warmup), 1.0)", "rate")],
     8: [(V, "thought = WORDS if tokens.size(1) < most else BEGIN", "thought = WORDS", "stops thinking"),
         (V, "words[tok.eos], begin", "words[tok.eos + 0 * 1 - 1], begin", "stops thinking"),
@@ -79,14 +79,13 @@ MUTANTS = {
          "rules[torch.where(slot < 0, thought, 0 * slot + n - 1)]", "slot")],
     9: [(Q, "weight.abs().amax(dim=1, keepdim=True)", "weight.abs().max().expand(len(weight), 1)", "row"),   # one scale
         (Q, "torch.round(weight / scale)", "(weight / scale)", "half a step"),          # cut off, not rounded
-        (Q, "2 ** (bits - 1) - 1", "2 ** (bits - 1)", "row"),                           # 128 does not fit
+        (Q, "most = 2 ** (bits - 1) - 1", "most = 2 ** (bits - 1)", "row"),                           # 128 does not fit
         (Q, "(*model.vit.blocks, *model.blocks)", "model.blocks", "memory"),
         (V, "            if action[0] == 1:\n                break\n", "", "carried"),
         (V, "asked = [k for k, e in enumerate(episodes) if not e.to_do]", "asked = list(range(len(episodes)))", "asked"),
         (V, "for action in answer[:self.execute]", "for action in answer", "carried")],
     10: [("study/suites.py", LINE[1], LINE[1].replace("category}\",)", "a}\",)"), "drawn"),          # no way to refer
-         ("study/suites.py", "return Request(skill, tuple(things), a, b, text",
-          "return Request(skill, tuple(things), b or 0, a, text", "expert"),
+         ("world/scene.py", '"pick": ("pick the {a}",', '"pick": ("pick the drink", "pick the {a}",', "gives it away"),
          ("study/suites.py", LINE[1], LINE[0], "new line")],
 }
 

@@ -1,0 +1,145 @@
+"""
+The measurements of the handouts: python -m course.experiments N [--checkpoint out/checkpoint.pt]
+
+1, 2 and 6 need nothing. 3, 5 and 9 measure the model that `python train.py` leaves in out/. Each prints how long it took.
+"""
+import argparse
+import copy
+import sys
+import tempfile
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import data
+from course import tiny
+from eval import Line, Policy, measure, percent, table, wilson
+
+TWO = Line("two squares", lambda: tiny.Env(2))
+ONE = Line("one square", lambda: tiny.Env(1))
+
+
+def policy_of(config, everything, **options):
+    with tempfile.TemporaryDirectory() as folder:
+        return Policy(tiny.save(Path(folder) / "c.pt", config, everything), device="cpu", **options)
+
+
+def one(_):
+    """round-trip error of 100,000 displacements by the number of bins"""
+    from tokenizer import ActionTokenizer, Tokenizer, prompt
+    tok = Tokenizer.train([prompt("pick up the apple")], 4096)
+    x = np.random.default_rng(0).uniform(-.08, .08, (100_000, 1))
+    print("bins    mean error mm   largest mm   half a bin mm")
+    for n in (4, 16, 64, 256, 1000):
+        a = ActionTokenizer(tok, [-.08], [.08], names=("dx",), n_bins=n)
+        off = 1000 * np.abs(a.decode(a.encode(x)) - x)
+        print(f"{n:4}  {off.mean():12.3f} {off.max():12.3f} {80 / n:15.3f}")
+
+
+def two(_):
+    """answers that see the future: the same world, the same steps, one mask"""
+    for leak in (False, True):
+        config = tiny.config(steps=500, robot_fraction=1., lr_muon=1e-2, lr_adam=4e-3)
+        everything = tiny.made(config)
+        model, right = everything[4], type(everything[4]).attention_bias
+        if leak:                                            # every token of a question sees all of that question
+            model.attention_bias = lambda segment, answer: right(model, segment, torch.zeros_like(answer))
+        curve = tiny.train(config, everything)
+        rows = measure(policy_of(config, everything), [TWO], 200, ("policy",), quiet=True)[0]
+        print(f"{'answers see the future' if leak else 'as in the paper':24} loss {np.mean(curve[-20:]):.3f}   success "
+              + percent(rows["success"], rows["n"], rows["interval"]), flush=True)
+
+
+def three(checkpoint):
+    """actions a second with and without the KV cache, operations and bytes"""
+    policy = Policy(checkpoint, device="cpu")
+    picture = np.zeros((64, 64, 3), np.uint8)
+    for cache in (True, False):
+        policy.cache, times = cache, []
+        for _ in range(30):
+            begin = time.perf_counter()
+            policy.episode(0).act(picture, "pick apple")
+            times.append(time.perf_counter() - begin)
+        print(f"cache {str(cache):6} {1000 * np.median(times):6.1f} ms an action (median of 30)")
+    c = policy.model.config
+    print(f"weights {policy.model.n_weights():,}, operations of a training sample of 64 tokens, 16 with loss: "
+          f"{policy.model.flops(64, 16) / 1e6:.0f} million")
+    print(f"keys and values of one token: {2 * c.n_layer * c.n_embd * 4} bytes in float32")
+
+
+def five(checkpoint):
+    """what a model would say without the constraint: share of answers that are no action"""
+    policy = Policy(checkpoint, device="cpu")
+    line = world_lines(policy)[0]
+    pictures, prompts = zip(*[(env.reset(seed=s)[0]["image"], line.prompt(env.instruction))
+                              for s in range(1_000_000, 1_000_200) for env in [line.make()]])
+    uniform = torch.from_numpy(np.random.default_rng(0).random((200, 8)))
+    for asked, words in (("its own prompt", prompts), ("a web question", ["Q: where is the apple? A:"] * 200)):
+        for temperature in (.5, 1., 2.):
+            ids = policy.generate(list(pictures), list(words), 8, temperature=temperature, uniform=uniform).numpy()
+            ok = np.array([[policy.actions.allowed[d, i] for d, i in enumerate(row)] for row in ids])
+            bad = int((~ok.all(1)).sum())
+            print(f"{asked:16} temperature {temperature}: no action " + percent(bad, 200, wilson(bad, 200)))
+
+
+def six(_):
+    """two policies: one learnt where words were needed, one where they were not; which is deaf?"""
+    for name, squares in (("A", 2), ("B", 1)):
+        config = tiny.config(steps=500, robot_fraction=1., lr_muon=1e-2, lr_adam=4e-3,
+                             robot=[{"format": "tiny", "squares": squares}])
+        everything = tiny.made(config)
+        tiny.train(config, everything)
+        print(f"policy {name}, 500 steps")
+        print(table({"rows": measure(policy_of(config, everything), [ONE, TWO], 200, quiet=True)}), "\n", flush=True)
+
+
+def world_lines(policy):
+    settings = data.settings_of("robot", policy.config["robot"][0])
+    kind = data.log_class("robot", settings["format"])
+    return [Line(*line) for line in kind.lines(settings, policy.config["image_size"])]
+
+
+def nine(checkpoint, trials=100):
+    """success by the number of bits of a weight"""
+    from course.grading import ROOT
+    if (ROOT / "course/int8.py").exists():
+        from course import int8
+    else:
+        from course.solutions import int8
+    policy = Policy(checkpoint, device="cpu")
+    whole, line = policy.model, world_lines(policy)[0]
+    for bits in (32, 8, 6, 5, 4, 3, 2):
+        policy.model = whole if bits == 32 else int8.quantize_model(copy.deepcopy(whole), bits)
+        begin = time.perf_counter()
+        row = measure(policy, [line], trials, ("policy",), quiet=True)[0]
+        speed = time.perf_counter() - begin
+        start = time.perf_counter()
+        for _ in range(10):
+            policy.episode(0).act(np.zeros((64, 64, 3), np.uint8), "pick apple")
+        rate = 10 / (time.perf_counter() - start)
+        print(f"{bits:2} bits: {line.name} {percent(row['success'], row['n'], row['interval'])}   {rate:5.1f} actions/s   "
+              f"{int8.n_bytes(policy.model) / 1e6:.2f} MB   ({speed:.0f} s)", flush=True)
+
+
+def main():
+    known = {1: one, 2: two, 3: three, 5: five, 6: six, 9: nine}
+    parser = argparse.ArgumentParser(prog="python -m course.experiments", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("number", type=int, choices=known)
+    parser.add_argument("--checkpoint", default="out/checkpoint.pt")
+    args = parser.parse_args()
+    warnings.simplefilter("ignore")
+    print(known[args.number].__doc__)
+    begin, used = time.monotonic(), time.process_time()
+    try:
+        known[args.number](args.checkpoint)
+    except (ValueError, NotImplementedError) as error:
+        sys.exit(f"error: {error}")
+    print(f"{time.monotonic() - begin:.0f} seconds, {time.process_time() - used:.0f} of them on the CPU")
+
+
+if __name__ == "__main__":
+    main()

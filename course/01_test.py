@@ -33,7 +33,8 @@ def the_action_by_hand_has_its_bins_and_tokens():
 @points(2, read="the handout: a bin means its centre")
 def a_bin_means_its_centre():
     found = plane().centres(np.array([[0, 3], [1, 2]]))
-    assert np.allclose(found, [[-.75, 8.75], [-.25, 6.25]]), f"four bins over -1 .. 1 and 0 .. 10 gave {found}"
+    assert np.allclose(found, [[-.75, 8.75], [-.25, 6.25]]), \
+        f"four bins over -1 .. 1 and 0 .. 10 gave {found}"
     assert found.dtype == np.float32
 
 
@@ -56,7 +57,8 @@ def both_schemes_write_the_tokens_of_their_own_bins():
 
 @points(1, read="the docstring of bins: categories")
 def a_category_comes_back_exactly():
-    a = ActionTokenizer(words(), [0, -1], [1, 2], names=("terminate", "way"), n_bins=8, categories={"way": [-1, 1.5, 2]})
+    a = ActionTokenizer(words(), [0, -1], [1, 2], names=("terminate", "way"), n_bins=8,
+                        categories={"way": [-1, 1.5, 2]})
     x = [[0, -1], [1, 1.5], [0, 2]]
     assert a.bins(x).tolist() == [[0, 0], [1, 1], [0, 2]], a.bins(x).tolist()
     assert a.decode(a.encode(x)).tolist() == x, a.decode(a.encode(x)).tolist()

@@ -4,8 +4,8 @@ import torch
 from course.grading import points
 from model import VLA, ModelConfig, attention_mask
 
-SMALL = dict(n_vocab=64, image_size=8, patch_size=2, vit_layer=1, vit_head=1, vit_embd=8, n_layer=1, n_head=1, n_embd=16,
-             max_text=12)                                       # four picture tokens
+SMALL = dict(n_vocab=64, image_size=8, patch_size=2, vit_layer=1, vit_head=1, vit_embd=8, n_layer=1,
+             n_head=1, n_embd=16, max_text=12)                                       # four picture tokens
 
 
 def mask(segment, causal):
@@ -25,7 +25,8 @@ def inputs(*questions, fill=12):
         segment += [n] * len(asked + said)
         answer += [False] * len(asked) + [True] * len(said)
     empty = fill - len(tokens)
-    images = torch.randint(0, 256, (1, 8, 8, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    images = torch.randint(0, 256, (1, 8, 8, 3), dtype=torch.uint8,
+                           generator=torch.Generator().manual_seed(1))
     return (images, torch.tensor([tokens + [0] * empty]), torch.tensor([segment + [-1] * empty]),
             torch.tensor([answer + [False] * empty]))
 
@@ -60,7 +61,8 @@ def the_bias_is_zero_or_minus_infinity_with_the_picture_in_front():
     assert set(bias.unique().tolist()) == {0., -torch.inf}
     assert see[0] == [1] * 4 + [0] * 4 and see[4] == [1] * 6 + [0] * 2 and see[6] == [1] * 7 + [0], see
     causal = model(attention="causal").attention_bias(segment, answer)
-    assert (causal[0, 0, 4] == 0).int().tolist() == [1] * 5 + [0] * 3, "attention = causal: prompts are causal, too"
+    assert (causal[0, 0, 4] == 0).int().tolist() == [1] * 5 + [0] * 3, \
+        "attention = causal: prompts are causal, too"
 
 
 @points(2, read="the handout: every question counts from its own first token")

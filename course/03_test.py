@@ -17,7 +17,8 @@ def attention_by_hand():
     q, k = torch.tensor([[[[2., 0., 0., 0.]]]]), torch.tensor([[[[math.log(3.), 0, 0, 0], [0., 0., 0., 0.]]]])
     v = torch.tensor([[[[1., 0., 0., 0.], [0., 1., 0., 0.]]]])
     found = attend(q, k, v)[0, 0, 0].tolist()          # q k' = 2 log 3, divided by sqrt(4): weights 3 : 1
-    assert torch.allclose(torch.tensor(found[:2]), torch.tensor([.75, .25])), f"weights are {found[:2]}, not .75, .25"
+    assert torch.allclose(torch.tensor(found[:2]), torch.tensor([.75, .25])), \
+        f"weights are {found[:2]}, not .75, .25"
 
 
 @points(1, read="the docstring of attend: bias")
@@ -26,7 +27,8 @@ def what_is_minus_infinity_is_not_seen():
     bias = torch.zeros(1, 1, 3, 5)
     bias[..., 4] = -torch.inf
     assert torch.allclose(attend(q, k, v, bias), attend(q, k[:, :, :4], v[:, :, :4]), atol=1e-6)
-    assert torch.allclose(attend(q, k, v, bias), attend(q, k, v, bias, fused=True), atol=1e-5), "fused=True: the same"
+    assert torch.allclose(attend(q, k, v, bias), attend(q, k, v, bias, fused=True), atol=1e-5), \
+        "fused=True: the same"
 
 
 @points(2, read="torch.nn.MultiheadAttention computes the same")
@@ -36,7 +38,8 @@ def the_layer_equals_torchs():
     torchs.load_state_dict({"in_proj_weight": mine.c_attn.weight, "in_proj_bias": mine.c_attn.bias,
                             "out_proj.weight": mine.c_proj.weight, "out_proj.bias": mine.c_proj.bias})
     x = numbers(2, 5, 12)
-    assert torch.allclose(mine(x), torchs(x, x, x)[0], atol=1e-5), "other numbers than torch.nn.MultiheadAttention"
+    assert torch.allclose(mine(x), torchs(x, x, x)[0], atol=1e-5), \
+        "other numbers than torch.nn.MultiheadAttention"
 
 
 @points(2, read="the handout: norm, then attention or MLP, then add")
@@ -79,16 +82,18 @@ def cached_equals_uncached():
         for block, cache in zip(blocks, caches):
             y = block(y, bias[:, :, begin:end, :end], cache)
         parts.append(y)
-    assert torch.allclose(torch.cat(parts, 1), whole, atol=1e-5), "a sequence read in parts gives other numbers"
+    assert torch.allclose(torch.cat(parts, 1), whole, atol=1e-5), \
+        "a sequence read in parts gives other numbers"
 
 
 @points(2, read="the handout: six operations a weight and token")
 def operations_are_counted():
-    small = ModelConfig(n_vocab=100, image_size=8, patch_size=2, vit_layer=1, vit_head=1, vit_embd=8, n_layer=2, n_head=1,
-                        n_embd=10)
+    small = ModelConfig(n_vocab=100, image_size=8, patch_size=2, vit_layer=1, vit_head=1, vit_embd=8,
+                        n_layer=2, n_head=1, n_embd=10)
     model = VLA(small)
     # by hand: ViT 16 * 12 * 8 + 16 * (12 * 64 + 2 * 16 * 8); projector 4 * 32 * 10; GPT of 4 + 20 tokens:
     # 24 * 2 * (12 * 100 + 2 * 24 * 10); head 5 * 10 * 100
-    wanted = 6 * (16 * 12 * 8 + 16 * (12 * 64 + 2 * 16 * 8) + 4 * 32 * 10 + 24 * 2 * (1200 + 480) + 5 * 10 * 100)
+    vit, gpt = 16 * 12 * 8 + 16 * (12 * 64 + 2 * 16 * 8), 24 * 2 * (1200 + 480)
+    wanted = 6 * (vit + 4 * 32 * 10 + gpt + 5 * 10 * 100)
     found = model.flops(20, 5)
     assert found == wanted, f"{found} instead of {wanted}"

@@ -52,8 +52,10 @@ def the_example_of_pack():
 def fill_adds_different_questions_until_the_text_is_full():
     asked = iter([("ab", "c"), None, ("ab", "c"), ("de", "f"), ("gh", "i"), ("jk", "l")] + [("mn", "o")] * 30)
     found = fill([[(ASKED, [9]), (SAID, [9])]], lambda: next(asked), 10, Words())
-    assert len(found) == 3, f"{len(found)} questions: one was there, two of four tokens fit 10, and none is asked twice"
-    assert found[1] == [(ASKED, [97, 98]), (SAID, [99, 0])], f"{found[1]}: the prompt, and the answer with <eos>"
+    assert len(found) == 3, \
+        f"{len(found)} questions: one was there, two of four tokens fit 10, and none is asked twice"
+    assert found[1] == [(ASKED, [97, 98]), (SAID, [99, 0])], \
+        f"{found[1]}: the prompt, and the answer with <eos>"
     assert [ids[0] for _, ids in (found[2][0],)] == [100]
     assert fill([], lambda: None, 10, Words()) == [], "a picture without questions must not hang"
 
@@ -69,7 +71,8 @@ def a_robot_sample_says_what_each_token_is():
     assert pictures.shape == (16, 16, 3) and (pictures == source.log.picture(i)).all()
     assert asked == (ASKED, tok.encode(source.log.request(i, None)[0])), "the prompt is asked: no loss"
     assert list(thought) == [SAID, []], "without thoughts nothing is said before the action"
-    assert action[0] == ACTION and list(action[1]) == source.answers[0].tolist(), "the action's tokens are ACTION"
+    assert action[0] == ACTION and list(action[1]) == source.answers[0].tolist(), \
+        "the action's tokens are ACTION"
     assert end == (SAID, [tok.eos]), "and <eos> ends the answer, with loss"
     assert len(questions) > 1, "then questions about the same picture while they fit"
     source.thought_len = 6
@@ -83,7 +86,8 @@ def a_batch_has_its_share_of_robots():
     item = mix()[0, 0]
     assert who(item) == [1, 1] + [2] * 6, f"{who(item)}: a quarter of 8 rows is the robot's"
     assert item["source"].tolist() == [0, 0] + [-1] * 6
-    assert item["images"].shape == (8, 4, 4, 3) and item["tokens"].shape == (8, 8) and item["shift"].tolist() == [0] * 8
+    assert item["images"].shape == (8, 4, 4, 3) and item["tokens"].shape == (8, 8)
+    assert item["shift"].tolist() == [0] * 8
     assert who(mix(n_pretrain=5)[4, 0]) == [2] * 8 and who(mix(n_pretrain=5)[5, 0])[0] == 1, "first web alone"
     easy = mix(webs=((2, 1., 0), (3, 1., 4)))
     assert set(who(easy[3, 0])) == {1, 3} and set(who(easy[4, 0])) == {1, 2}, "until = 4: steps 0 to 3, alone"
@@ -95,7 +99,8 @@ def an_item_depends_on_seed_step_and_part_alone():
     a[5, 0], a[6, 0]
     assert a[7, 0]["tokens"].tolist() == b[7, 0]["tokens"].tolist(), "it depends on what was read before"
     assert a[7, 0]["tokens"].tolist() != a[8, 0]["tokens"].tolist(), "two steps have the same samples"
-    assert a[7, 0]["tokens"].tolist() != mix(seed=4)[7, 0]["tokens"].tolist(), "two seeds have the same samples"
+    assert a[7, 0]["tokens"].tolist() != mix(seed=4)[7, 0]["tokens"].tolist(), \
+        "two seeds have the same samples"
     parts = [mix(n_micro=2)[7, k] for k in (0, 1)]
     assert [len(p["tokens"]) for p in parts] == [4, 4] and all(1 in who(p) and 2 in who(p) for p in parts), \
         "robot and web in every micro-batch"
@@ -108,4 +113,5 @@ def sources_are_drawn_by_their_weight():
     share = who(drawn).count(3) / 400
     assert .17 < share < .33, f"weights 6 and 2: the second has {share:.0%} of rows"
     moved = mix(shift=4, shift_from=2)
-    assert moved[1, 0]["shift"].max() == 0 and 0 < moved[9, 0]["shift"].max() <= 4, "shift, from step shift_from on"
+    assert moved[1, 0]["shift"].max() == 0 and 0 < moved[9, 0]["shift"].max() <= 4, \
+        "shift, from step shift_from on"

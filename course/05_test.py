@@ -10,8 +10,8 @@ PROMPTS = [[3, 4, 5, 6, 7], [8, 9]]
 
 def model():
     torch.manual_seed(0)
-    m = VLA(ModelConfig(n_vocab=50, image_size=8, patch_size=2, vit_layer=1, vit_head=1, vit_embd=8, n_layer=2, n_head=2,
-                        n_embd=16, max_text=14)).eval()
+    m = VLA(ModelConfig(n_vocab=50, image_size=8, patch_size=2, vit_layer=1, vit_head=1, vit_embd=8,
+                        n_layer=2, n_head=2, n_embd=16, max_text=14)).eval()
     for p in m.parameters():
         p.data *= 3                                         # so that no two tokens are nearly as likely
     return m
@@ -82,11 +82,13 @@ def draws_follow_the_model_and_are_each_rows_own():
         p.data /= 3
     u = torch.from_numpy(np.random.default_rng(0).random((400, 1)))
     found = m.generate(images, [PROMPTS[1]] * 400, 1, temperature=1., uniform=u)[:, 0]
-    logits, _ = m(pictures(1), torch.tensor([[8, 9, 0]]), torch.ones(1, 3).long(), torch.tensor([[False, False, True]]))
+    logits, _ = m(pictures(1), torch.tensor([[8, 9, 0]]), torch.ones(1, 3).long(),
+                  torch.tensor([[False, False, True]]))
     p = logits[0].softmax(0)
     top = p.argsort(descending=True)[:25]
     share = sum((found == i).float().mean().item() for i in top)
-    assert abs(share - p[top].sum().item()) < .1, f"the likelier half has {share:.0%} of draws, not {p[top].sum():.0%}"
+    assert abs(share - p[top].sum().item()) < .1, \
+        f"the likelier half has {share:.0%} of draws, not {p[top].sum():.0%}"
     alone = m.generate(images[:1], [PROMPTS[1]], 1, temperature=1., uniform=u[7:8])
     assert alone.item() == found[7].item(), "a row's draws depend on the rows beside it"
     likeliest = m.generate(images[:1], [PROMPTS[1]], 1).item()

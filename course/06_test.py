@@ -1,5 +1,6 @@
 """Assignment 6: close the loop, honestly (eval.py: rollouts, driver, wilson)"""
 import math
+from types import SimpleNamespace
 
 import numpy as np
 
@@ -25,7 +26,8 @@ class Counter:
         stop, late = bool(action[0] == 1), self.steps >= self.limit
         done = stop or late
         info = {} if self.silent else {"success": done and self.good}
-        return {"image": np.full((2, 2, 3), 200 + self.steps, np.uint8)}, float(done and self.good), stop, late, info
+        picture = np.full((2, 2, 3), 200 + self.steps, np.uint8)
+        return {"image": picture}, float(done and self.good), stop, late, info
 
     def expert(self):
         return np.array([self.steps >= 2, 1.])
@@ -39,8 +41,8 @@ class Listener:
 
     def __init__(self):
         self.told, self.seeds = [], []
-        self.actions = type("Actions", (), {"bins_of": np.array([2, 256]),
-                                            "centres": staticmethod(lambda bins: (np.asarray(bins) + .5) / 256)})()
+        self.actions = SimpleNamespace(bins_of=np.array([2, 256]),
+                                       centres=lambda bins: (np.asarray(bins) + .5) / 256)
 
     def episode(self, seed=None):
         self.seeds.append(seed)
@@ -60,7 +62,8 @@ def every_environment_runs_to_its_own_end():
         assert [envs.index(e) for e in some] == list(going)
         return [np.array([0., 1.])] * len(going)
     results = rollouts(envs, [7, 8], act, lambda i, env: watched.append(i))
-    assert [going for going, _ in asked] == [[0, 1]] * 2 + [[1]] * 3, "who has ended must not be asked, or stepped, again"
+    assert [going for going, _ in asked] == [[0, 1]] * 2 + [[1]] * 3, \
+        "who has ended must not be asked, or stepped, again"
     assert asked[0][1] == [7, 8] and asked[1][1] == [201, 201], "act() sees the picture of this moment"
     assert [r["steps"] for r in results] == [2, 5] and all(r["success"] for r in results)
     assert [r["terminated"] for r in results] == [False, False], "a time limit is not a stop"
@@ -74,7 +77,8 @@ def success_is_what_the_world_says_at_the_end():
     assert rollouts([Counter()], [1], lambda *_: stop)[0]["terminated"] is True
     assert rollouts([Counter()], [1], lambda *_: [np.array([1., 0.])])[0]["success"] is False, \
         "to have stopped is not success"
-    assert rollouts([Counter(silent=True)], [1], lambda *_: stop)[0]["success"] is True, "no info: a reward above 0"
+    assert rollouts([Counter(silent=True)], [1], lambda *_: stop)[0]["success"] is True, \
+        "no info: a reward above 0"
 
 
 @points(2, read="the example in the docstring of wilson, and the handout")
@@ -108,7 +112,8 @@ def each_driver_says_its_own_words():
     for seed, env in enumerate(envs):
         env.reset(seed)
     driver("policy", policy, line, [0, 1, 2])([0, 2], [envs[0], envs[2]], [None] * 2)
-    assert [seed for seed, _ in policy.told] == [0, 2], "the second of three has ended: the third keeps its own episode"
+    assert [seed for seed, _ in policy.told] == [0, 2], \
+        "the second of three has ended: the third keeps its own episode"
 
 
 @points(1, read="eval.py, driver: any bin of every number, but it stops with 5 %")
@@ -126,4 +131,5 @@ def random_is_random_and_stops_in_five_percent():
 def the_whole_table():
     rows = measure(Listener(), [Line("x", Counter)], 10, quiet=True)
     found = {row["driver"]: (row["success"], row["n"]) for row in rows}
-    assert found["policy"] == (10, 10) and found["expert"] == (10, 10) and found["swapped instruction"] == (5, 5), found
+    wanted = {"policy": (10, 10), "expert": (10, 10), "swapped instruction": (5, 5)}
+    assert found.items() >= wanted.items(), found

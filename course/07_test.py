@@ -56,7 +56,8 @@ def the_loss_is_on_what_is_answered():
     n = int((batch["label"] != ASKED).sum())
     assert losses.shape == (n,) and logits.shape == (n, model.config.n_vocab), \
         f"{len(losses)} losses, but {n} tokens are answered (words and actions alike)"
-    assert set(moved) == set(batch) and moved["tokens"].shape == batch["tokens"].shape, "the batch comes back, moved"
+    assert set(moved) == set(batch) and moved["tokens"].shape == batch["tokens"].shape, \
+        "the batch comes back, moved"
 
 
 @points(3, read="the handout: one mean over all answered tokens")
@@ -81,9 +82,11 @@ def clipping_and_the_rate_are_used_and_nothing_is_left_over():
     config, mix, model = begun(clip=.01)
     moved, (norm, logits, losses, _) = change([mix[0, 0]], model, config)
     assert abs(moved.norm().item() - .01) < 1e-4, f"clip = .01, but the step has length {moved.norm():.3f}"
-    assert norm > .01 and not logits.requires_grad and not losses.requires_grad, "the norm is that before clipping"
+    assert norm > .01 and not logits.requires_grad and not losses.requires_grad, \
+        "the norm is that before clipping"
     half, _ = change([mix[0, 0]], model, config, scale=.5)
-    assert torch.allclose(half, moved / 2, atol=1e-6), "scale = .5 is half a step; and no gradient is left from before"
+    assert torch.allclose(half, moved / 2, atol=1e-6), \
+        "scale = .5 is half a step; and no gradient is left from before"
     model.wte.weight.data[0] = float("nan")
     try:
         change([mix[0, 0]], model, config)
@@ -99,6 +102,7 @@ def it_learns():
     optimizers, curve = train.make_optimizers(model, config), []
     for step in range(150):
         scale = train.lr_scale(step, 150, config)
-        curve.append(train.train_step(model, [mix[step, 0]], optimizers, scale, config, One())[2].mean().item())
+        _, _, losses, _ = train.train_step(model, [mix[step, 0]], optimizers, scale, config, One())
+        curve.append(losses.mean().item())
     first, last = sum(curve[:5]) / 5, sum(curve[-20:]) / 20
     assert last < .35 * first, f"the loss went from {first:.2f} to {last:.2f} only"

@@ -8,20 +8,19 @@ from eval import Policy
 from tokenizer import ActionTokenizer, Tokenizer, prompt
 
 WORDS = Tokenizer.train([prompt("pick the red can") + " Plan: pick red can. apple"] * 3, 4096)
-ROW = {" ": 0}
-
 
 class Model:
     """
-    A model that wants to say a script, a list of token ids for each row, and says what is allowed: the script's
-    token, or else the lowest that is.
+    A model that wants to say a script, a list of token ids for each row, and says what is allowed: the
+    script's token, or else the lowest that is.
     """
 
     def __init__(self, *scripts):
         self.scripts, self.asked = scripts, []
         self.config = type("Config", (), {"image_size": 8, "pictures": 1})()
 
-    def generate(self, images, prompts, n_new, allowed=None, eos=None, cache=True, temperature=0., uniform=None):
+    def generate(self, images, prompts, n_new, allowed=None, eos=None, cache=True, temperature=0.,
+                 uniform=None):
         self.asked.append((n_new, temperature, None if uniform is None else tuple(uniform.shape)))
         out = torch.zeros(len(prompts), 0, dtype=torch.long)
         for t in range(n_new):
@@ -40,7 +39,8 @@ def policy(*scripts, thought_len=0, chunk=1):
     actions = ActionTokenizer(WORDS, [0, -1, -1], [1, 1, 1], names=("terminate", "x", "y"), n_bins=8)
     actions.decode = lambda ids: actions.bin_of[np.asarray(ids)].astype(np.float32)
     p = Policy.__new__(Policy)
-    p.config, p.tokenizer, p.device, p.model = {"thought_len": thought_len}, WORDS, torch.device("cpu"), Model(*scripts)
+    p.config, p.tokenizer = {"thought_len": thought_len}, WORDS
+    p.device, p.model = torch.device("cpu"), Model(*scripts)
     p.robot, p.actions = Robot(actions, chunk), actions
     p.slots = torch.from_numpy(np.tile(actions.allowed, (chunk, 1)))
     p.dtype, p.cache, p.temperature = "float32", True, .5
@@ -71,15 +71,18 @@ def without_thoughts_each_slot_has_its_own_bins():
     answers, thoughts = decide(p, 2)
     assert np.asarray(answers).shape == (2, 1, 3), "(B, chunk, D)"
     assert answers[0, 0].tolist() == [1, 3, 7], answers[0].tolist()
-    assert answers[1, 0].tolist() == [0, 0, 2], "5 is no terminate and 200 no bin of x: they must not be sampled"
+    assert answers[1, 0].tolist() == [0, 0, 2], \
+        "5 is no terminate and 200 no bin of x: they must not be sampled"
     assert list(thoughts) == ["", ""]
-    assert p.model.asked[0] == (3, .5, (2, 3)), "three new tokens, at the policy's temperature, with three draws a row"
+    assert p.model.asked[0] == (3, .5, (2, 3)), \
+        "three new tokens, at the policy's temperature, with three draws a row"
 
 
 @points(2, read="the docstring of decide: words until ' Action:'")
 def a_thought_comes_before_the_action():
     say = WORDS.encode(" Plan: pick red can.")
-    p = policy([*say, WORDS.begin_action, *bins(0, 4, 5)], [WORDS.begin_action, *bins(1, 6, 7)], thought_len=12)
+    p = policy([*say, WORDS.begin_action, *bins(0, 4, 5)], [WORDS.begin_action, *bins(1, 6, 7)],
+               thought_len=12)
     answers, thoughts = decide(p, 2)
     assert list(thoughts) == [" Plan: pick red can.", ""], thoughts
     assert answers[:, 0].tolist() == [[0, 4, 5], [1, 6, 7]], "two thoughts of different length, two actions"
@@ -92,7 +95,8 @@ def who_never_stops_thinking_is_stopped():
     answers, thoughts = decide(p, 2)
     assert thoughts[0] == " apple apple apple", f"three words at most, but it thought {thoughts[0]!r}"
     assert answers[0, 0].tolist() == [1, 2, 3], "' Action:' is forced, then the bins follow"
-    assert "<" not in thoughts[1] and np.asarray(answers[1]).shape == (1, 3), "<eos> is not a word of a thought"
+    assert "<" not in thoughts[1] and np.asarray(answers[1]).shape == (1, 3), \
+        "<eos> is not a word of a thought"
 
 
 @points(1, read="chunk: an answer of several actions")

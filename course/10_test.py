@@ -32,14 +32,17 @@ def there_is_a_new_line_and_every_trial_of_it_can_be_drawn():
         assert len(said) > 5, f"{line.name}: only {len(said)} different instructions in 30 trials"
 
 
-@points(0, read="the leak test: every instruction has a word, or every scene a thing, that no demonstration has")
+@points(0,
+        read="the leak test: every instruction has a word, or every scene a thing, that no demonstration has")
 def no_demonstration_gives_it_away():
-    steps = [step for episode in episodes(range(40), "medium", ["pick", "move near"], 0, days=True, wordings=True)
+    steps = [step for episode in episodes(range(40), "medium", ["pick", "move near"], 0, days=True,
+                                          wordings=True)
              for step in episode]
     said = {word for step in steps for word in step["instruction"].split()}
     shown = {fact["name"] for step in steps for fact in step["facts"]} - {"gripper"}
     names = VOCABULARIES["medium"]
-    assert said <= ROBOT_WORDS and shown <= {*names["robot"], *names["mats"]}, "a demonstration shows or says what is new"
+    assert said <= ROBOT_WORDS and shown <= {*names["robot"], *names["mats"]}, \
+        "a demonstration shows or says what is new"
     for line in mine():
         for world in worlds(line, 30):
             assert set(re.findall(r"[\w']+", world.instruction)) - ROBOT_WORDS, \

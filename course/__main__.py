@@ -120,10 +120,14 @@ def start(folder, numbers):
             source.write_text(cut(text, names, number), encoding="utf-8")
     for page in folder.rglob("*.md"):                       # pages that show lines of the answers
         lines = page.read_text(encoding="utf-8").splitlines()
-        lines = ["    # (yours to write)" if line.strip() in gone or any(g in line for g in gone if len(g) > 35) else line
-                 for line in lines]
+        lines = ["    # (yours to write)" if shows(line.strip(), gone) else line for line in lines]
         page.write_text(anchors("\n".join(lines) + "\n", folder), encoding="utf-8")
     return folder
+
+
+def shows(line, gone):
+    """does a line of a page show a line of an answer, or the beginning of one?"""
+    return any(answer in line or line in answer for answer in gone) if len(line) > 35 else line in gone
 
 
 def anchors(text, root):

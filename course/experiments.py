@@ -1,7 +1,8 @@
 """
 The measurements of the handouts: python -m course.experiments N [--checkpoint out/checkpoint.pt]
 
-1, 2 and 6 need nothing. 3, 5 and 9 measure the model that `python train.py` leaves in out/. Each prints how long it took.
+1, 2, 6 and 7 need nothing. 3, 5 and 9 measure the model that `python train.py` leaves in out/. Each prints
+how long it took.
 """
 import argparse
 import copy
@@ -16,7 +17,7 @@ import torch
 
 import data
 from course import tiny
-from eval import Line, Policy, measure, percent, table, wilson
+from eval import Line, Policy, measure, percent, quiz, table, wilson
 
 TWO = Line("two squares", lambda: tiny.Env(2))
 ONE = Line("one square", lambda: tiny.Env(1))
@@ -45,11 +46,12 @@ def two(_):
         config = tiny.config(steps=500, robot_fraction=1., lr_muon=1e-2, lr_adam=4e-3)
         everything = tiny.made(config)
         model, right = everything[4], type(everything[4]).attention_bias
-        if leak:                                            # every token of a question sees all of that question
+        if leak:                        # every token of a question sees all of that question
             model.attention_bias = lambda segment, answer: right(model, segment, torch.zeros_like(answer))
         curve = tiny.train(config, everything)
         rows = measure(policy_of(config, everything), [TWO], 200, ("policy",), quiet=True)[0]
-        print(f"{'answers see the future' if leak else 'as in the paper':24} loss {np.mean(curve[-20:]):.3f}   success "
+        name = "answers see the future" if leak else "as in the paper"
+        print(f"{name:24} loss {np.mean(curve[-20:]):.3f}   success "
               + percent(rows["success"], rows["n"], rows["interval"]), flush=True)
 
 
@@ -65,8 +67,8 @@ def three(checkpoint):
             times.append(time.perf_counter() - begin)
         print(f"cache {str(cache):6} {1000 * np.median(times):6.1f} ms an action (median of 30)")
     c = policy.model.config
-    print(f"weights {policy.model.n_weights():,}, operations of a training sample of 64 tokens, 16 with loss: "
-          f"{policy.model.flops(64, 16) / 1e6:.0f} million")
+    print(f"weights {policy.model.n_weights():,}, operations of a training sample of 64 tokens, 16 of them "
+          f"with loss: {policy.model.flops(64, 16) / 1e6:.0f} million")
     print(f"keys and values of one token: {2 * c.n_layer * c.n_embd * 4} bytes in float32")
 
 
@@ -77,9 +79,11 @@ def five(checkpoint):
     pictures, prompts = zip(*[(env.reset(seed=s)[0]["image"], line.prompt(env.instruction))
                               for s in range(1_000_000, 1_000_200) for env in [line.make()]])
     uniform = torch.from_numpy(np.random.default_rng(0).random((200, 8)))
-    for asked, words in (("its own prompt", prompts), ("a web question", ["Q: where is the apple? A:"] * 200)):
+    web = ["Q: where is the apple? A:"] * 200
+    for asked, words in (("its own prompt", prompts), ("a web question", web)):
         for temperature in (.5, 1., 2.):
-            ids = policy.generate(list(pictures), list(words), 8, temperature=temperature, uniform=uniform).numpy()
+            ids = policy.generate(list(pictures), list(words), 8, temperature=temperature, uniform=uniform)
+            ids = ids.numpy()
             ok = np.array([[policy.actions.allowed[d, i] for d, i in enumerate(row)] for row in ids])
             bad = int((~ok.all(1)).sum())
             print(f"{asked:16} temperature {temperature}: no action " + percent(bad, 200, wilson(bad, 200)))
@@ -93,7 +97,30 @@ def six(_):
         everything = tiny.made(config)
         tiny.train(config, everything)
         print(f"policy {name}, 500 steps")
-        print(table({"rows": measure(policy_of(config, everything), [ONE, TWO], 200, quiet=True)}), "\n", flush=True)
+        rows = measure(policy_of(config, everything), [ONE, TWO], 200, quiet=True)
+        print(table({"rows": rows}), "\n", flush=True)
+
+
+def seven(_):
+    """three recipes with the same robot samples: what only the web named, and what the web taught"""
+    begin = dict(lr_muon=1e-2, lr_adam=4e-3)
+    web = tiny.made(tiny.config(robot_fraction=0., steps=400, **begin))
+    tiny.train(tiny.config(robot_fraction=0., steps=400, **begin), web)
+    new = Line("new colours", lambda: tiny.Env(2, tiny.NEW))
+    print(f"{'recipe':18}{'seen':>18}{'new colours':>18}{'web questions':>18}")
+    for name, known, share, steps in (("the web alone", web, 1., 0), ("co-fine-tuning", web, .5, 600),
+                                      ("fine-tuning", web, 1., 300), ("from scratch", None, 1., 300)):
+        config = tiny.config(robot_fraction=share, steps=max(1, steps), **begin)
+        everything = tiny.made(config, known)
+        if steps:
+            tiny.train(config, everything)
+        policy, rng = policy_of(config, everything), np.random.default_rng(7)
+        asked = [(tiny.picture(s), *tiny.question(s, rng), 0)
+                 for s, _ in (tiny.scene(rng, list(tiny.COLOURS), 2) for _ in range(200))]
+        rows = measure(policy, [TWO, new], 200, ("policy",), quiet=True)
+        cells = [(row["success"], row["n"]) for row in rows]
+        print(f"{name:18}" + "".join(f"{percent(k, n, wilson(k, n)):>18}"
+                                     for k, n in (*cells, quiz(policy, asked))), flush=True)
 
 
 def world_lines(policy):
@@ -120,12 +147,13 @@ def nine(checkpoint, trials=100):
         for _ in range(10):
             policy.episode(0).act(np.zeros((64, 64, 3), np.uint8), "pick apple")
         rate = 10 / (time.perf_counter() - start)
-        print(f"{bits:2} bits: {line.name} {percent(row['success'], row['n'], row['interval'])}   {rate:5.1f} actions/s   "
-              f"{int8.n_bytes(policy.model) / 1e6:.2f} MB   ({speed:.0f} s)", flush=True)
+        print(f"{bits:2} bits: {line.name} {percent(row['success'], row['n'], row['interval'])}   "
+              f"{rate:5.1f} actions/s   {int8.n_bytes(policy.model) / 1e6:.2f} MB   ({speed:.0f} s)",
+              flush=True)
 
 
 def main():
-    known = {1: one, 2: two, 3: three, 5: five, 6: six, 9: nine}
+    known = {1: one, 2: two, 3: three, 5: five, 6: six, 7: seven, 9: nine}
     parser = argparse.ArgumentParser(prog="python -m course.experiments", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("number", type=int, choices=known)

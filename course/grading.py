@@ -5,8 +5,8 @@ Tests with points. A file NN_test.py is a list of functions, each under a line t
     def an_answer_does_not_see_the_future():
         ...
 
-grade() runs them and returns what Gradescope wants to know. A test passes if nothing is raised in time. Points
-stand in the source as plain numbers, so that a test counts even where the student's file does not load.
+grade() runs them and returns what Gradescope wants to know. A test passes if nothing is raised in time.
+Points stand in the source as plain numbers, so that a test counts even where a student's file does not load.
 """
 import ast
 import contextlib
@@ -69,8 +69,8 @@ def why(error):
 
 def grade(number, path, quiet=False):
     """
-    Runs the tests of one file against the project that it lies in -> {"score", "execution_time", "tests": [{"number",
-    "name", "score", "max_score", "output", "status"}]}, the format of Gradescope's results.json.
+    Runs the tests of one file against the project that it lies in -> {"score", "execution_time", "tests":
+    [{"number", "name", "score", "max_score", "output", "status"}]}, the format of Gradescope's results.json.
     """
     began, tests, module, broken = time.monotonic(), [], None, ""
     try:

@@ -1,10 +1,13 @@
 """
-A world for the tests and the quick experiments of the course: no files, and a model that learns it in seconds.
+A world for the tests and the quick experiments of the course: no files, and a small model learns it in half a
+minute.
 
-A picture is 16 x 16 and dark. In its middle row are one or two squares, each of a colour, in two of four columns.
-The robot has one number, dx, from -1 (left) to 1 (right). It is told "go to red", goes there in one step, and stops
-in the next, when the floor is bright. With two squares only the words say where to go.
+A picture is 16 x 16 and dark. In its middle row are one or two squares, each of a colour, in two of four
+columns. The robot has one number, dx, from -1 (left) to 1 (right). It is told "go to red", goes there in one
+step, and stops in the next, when the floor is bright. With two squares only the words say where to go.
 """
+import copy
+
 import numpy as np
 import torch
 
@@ -36,7 +39,7 @@ def scene(rng, colours, n):
 
 
 class Robot(data.Log):
-    """episodes of two steps. squares: how many lie there. answers: of questions about the robot's picture"""
+    """episodes of two steps. squares: how many lie there; colours: which the robot is told"""
     options = {"episodes": 500, "squares": 2, "colours": list(KNOWN)}
     names, bounds, fingerprint = ("terminate", "dx"), ([0., -1.], [1., 1.]), "tiny robot"
 
@@ -44,7 +47,8 @@ class Robot(data.Log):
         rng, self.colours = np.random.default_rng(0), colours
         self.scenes = [scene(rng, colours, squares) for _ in range(episodes)]
         self.episode = np.repeat(np.arange(episodes), 2)
-        self.actions = np.array([row for _, column in self.scenes for row in ((0., PLACES[column]), (1., 0.))])
+        self.actions = np.array([row for _, column in self.scenes
+                                 for row in ((0., PLACES[column]), (1., 0.))])
 
     def __len__(self):
         return len(self.episode)
@@ -62,7 +66,7 @@ class Robot(data.Log):
 
     def texts(self):
         for colour in COLOURS:
-            yield prompt(f"go to {colour}") + f" Q: where is {colour}? A: 0 1 2 3"
+            yield prompt(f"go to {colour}")
 
 
 def question(squares, rng):
@@ -94,6 +98,7 @@ class Web(data.Log):
     def texts(self):
         for colour in COLOURS:
             yield f"Q: what is in 0? A: {colour}" + prompt(f"go to {colour}").replace("action", "way")
+            yield prompt(f"go to {colour}")
 
 
 class Env:
@@ -113,7 +118,8 @@ class Env:
         stop = bool(action[0] > .5)
         if not stop:
             self.at = min(range(4), key=lambda column: abs(PLACES[column] - action[1]))
-        info = {"success": stop and self.at == self.goal, "outcome": "wrong place" if stop else "never stopped"}
+        info = {"success": stop and self.at == self.goal,
+                "outcome": "wrong place" if stop else "never stopped"}
         return {"image": picture(self.squares, self.at is not None)}, 0., stop, self.steps >= 3, info
 
     def expert(self):
@@ -134,13 +140,16 @@ def config(**changed):
 
 
 def made(config, known=None):
-    """logs, tokenizer, robots, the mix and a model, as train.set_up makes them. known: such a tuple, to go on from"""
+    """
+    Logs, tokenizer, robots, the mix and a model, as train.set_up makes them. known: such a tuple, to go on
+    from (with a copy of its model).
+    """
     logs = data.open_logs(config, quiet=True)
     tokenizer = known[1] if known else data.make_tokenizer(logs, config.n_vocab)
     robots = data.make_robots(config, logs, tokenizer, known[2] if known else {})
     mix, _ = data.make_mix(config, logs, robots, tokenizer)
     torch.manual_seed(config.seed)
-    model = known[4] if known else VLA(ModelConfig(
+    model = copy.deepcopy(known[4]) if known else VLA(ModelConfig(
         n_vocab=tokenizer.n_vocab, image_size=SIZE, patch_size=config.patch_size, vit_layer=config.vit_layer,
         vit_head=config.vit_head, vit_embd=config.vit_embd, n_layer=config.n_layer, n_head=config.n_head,
         n_embd=config.n_embd, max_text=config.text_len, attention=config.attention))
@@ -150,14 +159,12 @@ def made(config, known=None):
 
 
 def train(config, everything):
-    """
-    Trains what made() gave, in a minute or so, with a rate that falls to zero -> the loss of each step.
-    """
+    """Trains what made() gave, with a rate that falls to zero -> the loss of each step."""
     mix, model = everything[3:]
     total, curve = config.n_pretrain + config.steps, []
     both = recipe.make_optimizers(model, config).values()
-    falls = [torch.optim.lr_scheduler.OneCycleLR(o, [g["lr"] for g in o.param_groups], total_steps=total + 1, pct_start=.1)
-             for o in both]
+    falls = [torch.optim.lr_scheduler.OneCycleLR(o, [g["lr"] for g in o.param_groups], pct_start=.1,
+                                                 total_steps=total + 1) for o in both]
     for step in range(total):
         item = mix[step, 0]
         _, token_losses = model(item["images"], item["tokens"], item["segment"], item["label"] > 0)
@@ -173,7 +180,8 @@ def train(config, everything):
 def save(path, config, everything):
     """a checkpoint that eval.Policy opens"""
     _, tokenizer, robots, _, model = everything
-    recipe.save(path, model=model.state_dict(), optimizers={}, step=config.steps, config=recipe.asdict(config),
+    recipe.save(path, model=model.state_dict(), optimizers={}, step=config.steps,
+                config=recipe.asdict(config),
                model_config=recipe.asdict(model.config), tokenizer=tokenizer.state(),
                robots={name: robot.state() for name, robot in robots.items()}, data={})
     return path

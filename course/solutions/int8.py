@@ -1,6 +1,6 @@
 """
-Assignment 9: weights of 8 bits. A weight takes 4 bytes; here it takes one, and each output channel (a row of the
-matrix) has one number more, its scale:
+Assignment 9: weights of 8 bits. A weight takes 4 bytes; here it takes one, and each output channel (a row of
+the matrix) has one number more, its scale:
 
     weight (out, in)  is about  q (out, in) int8  times  scale (out, 1)
 
@@ -17,9 +17,9 @@ import torch.nn.functional as F
 
 def quantize(weight, bits=8):
     """
-    weight (out, in) float -> q (out, in) int8 and scale (out, 1) float. In each row the weight that is farthest
-    from zero becomes plus or minus 2 ** (bits - 1) - 1 (127 for 8 bits), and all others are rounded to whole
-    numbers. A row of zeros has scale 1.
+    weight (out, in) float -> q (out, in) int8 and scale (out, 1) float. In each row the weight that is
+    farthest from zero becomes plus or minus 2 ** (bits - 1) - 1 (127 for 8 bits), and all others are rounded
+    to whole numbers. A row of zeros has scale 1.
 
     Example: quantize(torch.tensor([[-1.0, 0.4, 0.2]])) -> [[-127, 51, 25]], [[0.00787]]
     """
@@ -55,8 +55,8 @@ class Int8Linear(nn.Module):
 
 def quantize_model(model, bits=8):
     """
-    Puts an Int8Linear in the place of every Linear inside the blocks of a model.VLA (the ViT's and the GPT's).
-    Patches, projector, embeddings and norms stay as they are. Returns the model.
+    Puts an Int8Linear in the place of every Linear inside the blocks of a model.VLA (the ViT's and the
+    GPT's). Patches, projector, embeddings and norms stay as they are. Returns the model.
     """
     for block in (*model.vit.blocks, *model.blocks):
         for module in list(block.modules()):

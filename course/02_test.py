@@ -14,7 +14,9 @@ def mask(segment, causal):
 
 def model(**options):
     torch.manual_seed(0)
-    return VLA(ModelConfig(**{**SMALL, **options})).eval()
+    m = VLA(ModelConfig(**{**SMALL, **options})).eval()
+    m.vit.blocks = torch.nn.ModuleList()                        # blocks are assignment 3
+    return m
 
 
 def inputs(*questions, fill=12):

@@ -109,7 +109,8 @@ def seven(_):
     new = Line("new colours", lambda: tiny.Env(2, tiny.NEW))
     print(f"{'recipe':18}{'seen':>18}{'new colours':>18}{'web questions':>18}")
     for name, known, share, steps in (("the web alone", web, 1., 0), ("co-fine-tuning", web, .5, 600),
-                                      ("fine-tuning", web, 1., 300), ("from scratch", None, 1., 300)):
+                                      ("fine-tuning", web, 1., 300), ("from scratch", None, 1., 300),
+                                      ("fine-tuning, long", web, 1., 1500)):
         config = tiny.config(robot_fraction=share, steps=max(1, steps), **begin)
         everything = tiny.made(config, known)
         if steps:
@@ -129,8 +130,32 @@ def world_lines(policy):
     return [Line(*line) for line in kind.lines(settings, policy.config["image_size"])]
 
 
-def nine(checkpoint, trials=100):
-    """success by the number of bits of a weight"""
+def nine(checkpoint):
+    """success by how many actions are carried out before the next look, and by the bits of a weight"""
+    chunks()
+    bits_of_a_weight(checkpoint)
+
+
+def chunks():
+    """a tiny model whose answer holds two actions; in one of two worlds half of all moves slip"""
+    config = tiny.config(steps=500, robot_fraction=1., lr_muon=1e-2, lr_adam=4e-3,
+                         robot=[{"format": "tiny", "chunk": 2}])
+    everything = tiny.made(config)
+    tiny.train(config, everything)
+    print(f"{'execute':10}{'no move slips':>18}{'half of them do':>18}   actions/s")
+    for execute in (1, 2):
+        policy = policy_of(config, everything, execute=execute)
+        lines = [TWO, Line("half of them slip", lambda: tiny.Env(2, slip=.5))]
+        cells = [percent(row["success"], row["n"], row["interval"])
+                 for row in measure(policy, lines, 200, ("policy",), quiet=True)]
+        begin, episode = time.perf_counter(), policy.episode(0)
+        for _ in range(100):
+            episode.act(tiny.picture({0: "red"}), "go to red")
+        rate = 100 / (time.perf_counter() - begin)
+        print(f"{execute:<10}" + "".join(f"{cell:>18}" for cell in cells) + f"{rate:12.0f}", flush=True)
+
+
+def bits_of_a_weight(checkpoint, trials=100):
     from course.grading import ROOT
     if (ROOT / "course/int8.py").exists():
         from course import int8

@@ -102,13 +102,17 @@ class Web(data.Log):
 
 
 class Env:
-    """the robot's world in Gymnasium's shape, as eval.Line describes; three steps at most"""
+    """
+    The robot's world in Gymnasium's shape, as eval.Line describes; three steps at most. slip: how often a
+    move does not happen, by chance; then there are six steps.
+    """
 
-    def __init__(self, squares=2, colours=KNOWN):
-        self.n, self.colours = squares, list(colours)
+    def __init__(self, squares=2, colours=KNOWN, slip=0.):
+        self.n, self.colours, self.slip = squares, list(colours), slip
 
     def reset(self, seed):
-        self.squares, self.goal = scene(np.random.default_rng([seed, 9]), self.colours, self.n)
+        self.rng = np.random.default_rng([seed, 9])
+        self.squares, self.goal = scene(self.rng, self.colours, self.n)
         self.at, self.steps = None, 0
         self.instruction = f"go to {self.squares[self.goal]}"
         return {"image": picture(self.squares)}, {}
@@ -116,11 +120,12 @@ class Env:
     def step(self, action):
         self.steps += 1
         stop = bool(action[0] > .5)
-        if not stop:
+        if not stop and self.rng.random() >= self.slip:
             self.at = min(range(4), key=lambda column: abs(PLACES[column] - action[1]))
         info = {"success": stop and self.at == self.goal,
                 "outcome": "wrong place" if stop else "never stopped"}
-        return {"image": picture(self.squares, self.at is not None)}, 0., stop, self.steps >= 3, info
+        seen = picture(self.squares, self.at is not None)
+        return {"image": seen}, 0., stop, self.steps >= (6 if self.slip else 3), info
 
     def expert(self):
         return np.array([self.at is not None, PLACES[self.goal]])

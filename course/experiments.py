@@ -109,8 +109,7 @@ def seven(_):
     new = Line("new colours", lambda: tiny.Env(2, tiny.NEW))
     print(f"{'recipe':18}{'seen':>18}{'new colours':>18}{'web questions':>18}")
     for name, known, share, steps in (("the web alone", web, 1., 0), ("co-fine-tuning", web, .5, 600),
-                                      ("fine-tuning", web, 1., 300), ("from scratch", None, 1., 300),
-                                      ("fine-tuning, long", web, 1., 1500)):
+                                      ("fine-tuning", web, 1., 300), ("from scratch", None, 1., 300)):
         config = tiny.config(robot_fraction=share, steps=max(1, steps), **begin)
         everything = tiny.made(config, known)
         if steps:

@@ -114,6 +114,7 @@ class Attention(nn.Module):
         self.n_head = n_head
         self.c_attn = nn.Linear(n_embd, 3 * n_embd)
         self.c_proj = nn.Linear(n_embd, n_embd)
+        self.watch = None           # a list is given who looked where, (B, H, T, T'), at each pass
 
     def forward(self, x, bias=None, cache=None):
         B, T, C = x.shape
@@ -122,6 +123,8 @@ class Attention(nn.Module):
         if cache is not None:
             k, v = cache.append(k, v)  # (B, H, T so far, D)
         y = attend(q, k, v, bias, fused=x.device.type != "cpu")                   # (B, H, T, D)
+        if self.watch is not None:      # with the identity as values, what comes out is the attention itself
+            self.watch.append(attend(q, k, torch.eye(k.size(2), device=x.device), bias))
         return self.c_proj(y.transpose(1, 2).reshape(B, T, C))                              # (B, T, C)
 
 
@@ -214,6 +217,7 @@ class VLA(nn.Module):
         self.blocks = nn.ModuleList(Block(config.n_embd, config.n_head, config.gelu)
                                     for _ in range(config.n_layer))
         self.ln_f = nn.LayerNorm(config.n_embd)
+        self.watch = None           # a list is given (logits, masked, choice) of each new token
         self.apply(self._init)
         for name, p in self.named_parameters():  # keep the residual stream's size at any depth, as GPT-2 does
             if name.endswith("c_proj.weight"):
@@ -353,7 +357,7 @@ class VLA(nn.Module):
             x = self.transform(x, bias[:, :, rows, :N + end], caches)       # the KV cache grows in here
             # the first answer token follows each prompt's own end, the others the token before
             last = x[torch.arange(B, device=device), N + lengths - 1] if t == 0 else x[:, -1]       # (B, C)
-            logits = self.logits(last)
+            logits = raw = self.logits(last)
             if allowed is not None:
                 logits = logits.masked_fill(~allowed(tokens[:, P:P + t]), -torch.inf)
             if temperature:
@@ -365,6 +369,8 @@ class VLA(nn.Module):
             if eos is not None:
                 choice = torch.where(done, eos, choice)
                 done |= choice == eos
+            if self.watch is not None:
+                self.watch.append((raw, logits, choice))
             tokens[:, P + t] = choice
             if eos is not None and done.all():
                 tokens[:, P + t:] = eos

@@ -1,0 +1,167 @@
+"""
+What goes on inside one decision: which tokens were read, what was said, how likely the rivals were, and where
+each token looked.
+
+    action, seen = decide(policy, episode, picture, prompt("pick apple"))
+    seen["tokens"][1] -> {"text": " 192", "kind": "action", "name": "dx", "bin": 192, "value": 0.0403,
+                          "chance": 0.93, "rivals": [[" 192", 0.93, 192, 0.0403], ...], "allowed": 0.9998}
+
+    python eval.py --attention "pick apple" --seed 7        the same as one picture, attention.png
+
+Attention says from where a token took information. It does not say that the information decided anything:
+the values that are taken may be small, and later layers may ignore them. Whether the words decide is what
+the blank and the swapped instruction show.
+"""
+import contextlib
+import re
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from data import settings_of
+from tokenizer import prompt
+from world import trials
+from world.chips import understand
+from world.scene import VOCABULARIES
+from world.web import GRID
+
+
+@contextlib.contextmanager
+def watching(model):
+    """
+    While it lasts, model.generate() leaves behind what it computes. Yields two lists: (logits, masked logits,
+    choice) of each new token; and for each layer of the GPT a list with the attention (B, H, T, T') of each
+    pass.
+    """
+    layers = [block.attn for block in model.blocks]
+    for part in (model, *layers):
+        part.watch = []
+    try:
+        yield model.watch, [layer.watch for layer in layers]
+    finally:
+        for part in (model, *layers):
+            part.watch = None
+
+
+def decide(policy, episode, picture, text):
+    """
+    One step of an episode: action (D,), and how it came about. text: the whole prompt. That is None where an
+    earlier answer still had an action to carry out; else a dict that JSON can hold:
+
+        prompt      the tokens that were read, as text
+        tokens      a dict for each token that was said: "text", "kind" (thought, begin or action), "chance"
+                    with which it was drawn, "allowed": how much of the model's own probability the allowed
+                    tokens have, "rivals": the five likeliest, each as [text, chance]. Of an action also
+                    "name", "bin" and "value", and its rivals are [text, chance, bin, value]
+        looks       for each token a list over layers, over heads, over positions: attention in thousandths.
+                    The positions are n_image picture tokens, the prompt, and what was said before it
+        thought     what was said before the action, and "rings": its places, (column, row) from 0 to 1
+        grid        picture tokens a side of one picture; n_image of all pictures
+    """
+    with watching(policy.model) as (said, layers):
+        action = policy.act([episode], [picture], [text])[0]
+    if not said:
+        return action, None
+    tok, config = policy.tokenizer, policy.model.config
+    ids = [int(choice) for _, _, choice in said]
+    n = ids.index(tok.eos) if tok.eos in ids else len(ids)
+    begun = ids.index(tok.begin_action) if policy.config["thought_len"] else -1
+    tokens = [{**odds(policy, *said[t][:2], ids[t], t - begun - 1),
+               "kind": "thought" if t < begun else "begin" if t == begun else "action"} for t in range(n)]
+    looks = [[(1000 * layer[t][0, :, -1]).round().int().tolist() for layer in layers] for t in range(n)]
+    numbers = re.search(r"(?: \d+)*$", episode.thought)[0].split()
+    rings = [[(int(c) + .5) / GRID, (int(r) + .5) / GRID] for c, r in zip(numbers[::2], numbers[1::2])]
+    return action, {"prompt": [tok.decode([i]) for i in tok.encode(text)], "tokens": tokens, "looks": looks,
+                    "thought": episode.thought, "rings": rings, "n_image": config.n_image,
+                    "grid": config.image_size // (2 * config.patch_size)}
+
+
+def odds(policy, logits, masked, choice, slot):
+    """one token of decide(); logits and masked (1, n_vocab); slot: of the answer, below 0: none"""
+    chances = torch.softmax(masked[0].double() / (policy.temperature or 1), -1)
+    allowed = torch.softmax(logits[0].double(), -1)[masked[0].isfinite()].sum()
+    actions, d = policy.actions, slot % len(policy.actions.names)
+
+    def tell(i):
+        found = [policy.tokenizer.decode([i]), round(chances[i].item(), 4)]
+        if slot >= 0:
+            b = int(actions.bin_of[i])
+            found += [b, round(float(actions.centres(np.minimum(b, actions.bins_of - 1))[d]), 4)]
+        return found
+    top = chances.topk(min(5, int(masked[0].isfinite().sum()))).indices.tolist()
+    text, chance, *number = tell(choice)
+    return {"text": text, "chance": chance, "allowed": round(allowed.item(), 4),
+            "rivals": list(map(tell, top)),
+            **({"name": actions.names[d], "bin": number[0], "value": number[1]} if number else {})}
+
+
+# ----------------------------------------------------------------------------------------------------------
+# the same as a picture, for eval.py
+
+def find_scene(settings, size, instruction, seed, tries=1000):
+    """the first trial from this seed on whose table has what the instruction names; and its seed"""
+    names, skills = VOCABULARIES[settings["vocabulary"]], settings["skills"]
+    plain = [skill for skill in skills if skill in ("pick", "move near")]
+    pools = [("robot", skills), *((pool, plain) for pool in ("web", "pairs")
+                                  if plain and len(names[pool]) > 1)]
+    for pool, skills in pools:
+        how = trials.plain(skills, pool, days=settings["days"])
+        blind = trials.Trial(settings["vocabulary"], settings["skills"], 0, how)
+        for s in range(seed, seed + tries):
+            blind.reset(s)
+            if understand(blind.world, instruction):
+                trial = trials.Trial(settings["vocabulary"], settings["skills"], size, how)
+                trial.reset(s)
+                return trial, s
+    raise ValueError(f"no scene of this world has what {instruction!r} names; say it plainly, as in "
+                     "\"pick apple\"")
+
+
+def heat(picture, look, grid, size):
+    """
+    A picture (S, S, 3) uint8, and what part of the attention each of its grid * grid tokens gets (any scale)
+    -> (size, size, 3) uint8: bright where it looks, dark elsewhere.
+    """
+    look = np.array(look, float).reshape(grid, grid) / max(1e-9, max(look))
+    light = np.asarray(Image.fromarray((255 * look).astype(np.uint8)).resize((size, size), Image.NEAREST))
+    pixels = np.asarray(Image.fromarray(picture).resize((size, size), Image.NEAREST))
+    return (pixels * (.15 + .85 * light[..., None] / 255)).astype(np.uint8)
+
+
+def attention_picture(checkpoint, instruction, seed, device="auto", size=200):
+    """
+    attention.png beside the checkpoint: the scene of trial number seed, or the next that has what the
+    instruction names, and for each token of the answer where it looks: a row for the mean over layers and
+    heads, and one for each layer.
+    """
+    from eval import TRIAL_SEED, Policy, paste, tile             # it has opened this file
+    policy, settings = world_policy(checkpoint, device)
+    trial, seed = find_scene(settings, policy.model.config.image_size, instruction, TRIAL_SEED + seed)
+    _, seen = decide(policy, policy.episode(seed), trial.world.render(), prompt(instruction))
+    n, cells, tiles = seen["n_image"], seen["grid"] ** 2, []
+    for row in range(1 + len(seen["looks"][0])):
+        title = f"layer {row}" if row else "mean of all layers"
+        tiles.append(tile(trial.world.render(size), size, instruction, title))
+        for token, look in zip(seen["tokens"], seen["looks"]):
+            look = np.mean(look if row == 0 else look[row - 1:row], axis=(0, 1))                # (positions,)
+            words = f"{token.get('name', token['kind'])}: {token['text']} ({token['chance']:.0%})"
+            told = f"{look[:n].sum() / look.sum():.0%} at the picture"
+            tiles.append(tile(heat(trial.world.render(), look[n - cells:n], seen["grid"], size),
+                              size, words, told))
+    path = Path(checkpoint).with_name("attention.png")
+    paste(tiles, 1 + len(seen["tokens"])).save(path, optimize=True)
+    print(f"wrote {path}: {instruction!r} in the scene of seed {seed}; bright is where a token looked.\n"
+          "That says from where it took information, not that this decided anything.")
+
+
+def world_policy(checkpoint, device="auto"):
+    """a Policy for the built-in world's robot, and the settings of its [[robot]] table"""
+    from eval import Policy                                      # eval.py opens this file, when asked
+    from train import load
+    for table in load(checkpoint)["config"]["robot"]:
+        if table["format"] == "world":
+            settings = settings_of("robot", table)
+            return Policy(checkpoint, device, robot=settings["name"]), settings
+    raise ValueError(f"{checkpoint} has not learnt to act in the built-in world")

@@ -512,8 +512,8 @@ def main():
     parser.add_argument("--json", action="store_true", help="print the JSON instead of the table")
     parser.add_argument("--pictures", action=argparse.BooleanOptionalAction, default=True,
                         help="rollouts.gif and rollouts.png")
-    parser.add_argument("--attention", metavar="INSTRUCTION", help="write only attention.png: where each token "
-                        "of the answer looks, in a scene of the built-in world")
+    parser.add_argument("--attention", metavar="INSTRUCTION", help="write only attention.png: where each "
+                        "token of the answer looks, in a scene of the built-in world")
     parser.add_argument("--seed", type=int, default=0, help="of the scene that --attention shows")
     args = parser.parse_args()
     try:

@@ -85,7 +85,7 @@ def odds(policy, logits, masked, choice, slot):
     actions, d = policy.actions, slot % len(policy.actions.names)
 
     def tell(i):
-        found = [policy.tokenizer.decode([i]), round(chances[i].item(), 4)]
+        found = [policy.tokenizer.decode([i]), round(chances[i].item(), 6)]
         if slot >= 0:
             b = int(actions.bin_of[i])
             found += [b, round(float(actions.centres(np.minimum(b, actions.bins_of - 1))[d]), 4)]

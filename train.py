@@ -280,6 +280,7 @@ def train(config: Config, resume=False, other_data=False) -> Path:
                 halt = ranks.total(bool(stopped)) > 0           # a signal may reach one rank alone
                 if done % config.save_every == 0 or done == total or halt:
                     checkpoint("checkpoint.pt", done)
+                    draw_curves(out, ranks)
                 if halt:
                     break
         ranks.finish()
@@ -423,6 +424,14 @@ class Progress:
             raise OSError(f"{self.file.name} cannot be written ({e}); make room, then --resume") from None
         text = " ".join(f"{k} {found[k]:.2f}" for k in ("web", "view", "action", "accuracy") if k in found)
         self.bar.set_postfix_str(f"{text} {speed:.0f} samples/s")
+
+
+def draw_curves(out: Path, ranks):
+    """out_dir/curves.png, by the first rank, if the module that draws them and matplotlib are there"""
+    if ranks.first:
+        with contextlib.suppress(ImportError):
+            from world import curves
+            curves.draw(out)
 
 
 def quicken_cpu():

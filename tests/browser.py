@@ -81,6 +81,7 @@ class Page:
         return self.browser.send(method, self.session, **params)
 
     def look(self, width, height=900, dark=False):
+        self.send("Emulation.setScrollbarsHidden", hidden=True)
         self.send("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
         self.send("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}])
 
@@ -122,6 +123,7 @@ class Page:
         self.send("Input.insertText", text=text)
 
     def picture(self, path, whole=True):
+        self.js("new Promise(done => requestAnimationFrame(() => setTimeout(done, 100)))")
         data = self.send("Page.captureScreenshot", format="png", captureBeyondViewport=whole)["data"]
         path.write_bytes(base64.b64decode(data))
 

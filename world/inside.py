@@ -53,7 +53,7 @@ def decide(policy, episode, picture, text):
         prompt      the tokens that were read, as text
         tokens      a dict for each token that was said: "text", "kind" (thought, begin or action), "chance"
                     with which it was drawn, "allowed": how much of the model's own probability the allowed
-                    tokens have, "rivals": the five likeliest, each as [text, chance]. Of an action also
+                    tokens have, "rivals": the five likeliest and itself, as [text, chance]. Of an action also
                     "name", "bin" and "value", and its rivals are [text, chance, bin, value]
         looks       for each token a list over layers, over heads, over positions: attention in thousandths.
                     The positions are n_image picture tokens, the prompt, and what was said before it
@@ -72,7 +72,8 @@ def decide(policy, episode, picture, text):
                "kind": "thought" if t < begun else "begin" if t == begun else "action"} for t in range(n)]
     looks = [[(1000 * layer[t][0, :, -1]).round().int().tolist() for layer in layers] for t in range(n)]
     numbers = re.search(r"(?: \d+)*$", episode.thought)[0].split()
-    rings = [[(int(c) + .5) / GRID, (int(r) + .5) / GRID] for c, r in zip(numbers[::2], numbers[1::2])]
+    rings = [[(int(c) + .5) / GRID, (int(r) + .5) / GRID] for c, r in zip(numbers[::2], numbers[1::2])
+             if max(int(c), int(r)) < GRID]
     return action, {"prompt": [tok.decode([i]) for i in tok.encode(text)], "tokens": tokens, "looks": looks,
                     "thought": episode.thought, "rings": rings, "n_image": config.n_image,
                     "grid": config.image_size // (2 * config.patch_size)}
@@ -91,6 +92,7 @@ def odds(policy, logits, masked, choice, slot):
             found += [b, round(float(actions.centres(np.minimum(b, actions.bins_of - 1))[d]), 4)]
         return found
     top = chances.topk(min(5, int(masked[0].isfinite().sum()))).indices.tolist()
+    top += [choice] * (choice not in top)
     text, chance, *number = tell(choice)
     return {"text": text, "chance": chance, "allowed": round(allowed.item(), 4),
             "rivals": list(map(tell, top)),

@@ -16,7 +16,7 @@ from pathlib import Path
 
 
 def read_log(out):
-    """the lines of out/log.jsonl as dicts, and the rows of out/results.json ([] before the run was measured)"""
+    """the lines of out/log.jsonl as dicts, and the rows of out/results.json, [] if the run is not measured yet"""
     lines = []
     for line in (Path(out) / "log.jsonl").read_text(encoding="utf-8").splitlines():
         try:

@@ -40,7 +40,7 @@ SIZE, MOST_THINGS, MOST_SESSIONS, MOST_BYTES = 448, 8, 64, 1 << 16
 
 
 def remembered(background, most=16):
-    """draw.background, which keeps what it drew: the empty table takes 20 ms at this size, a step of the arm 2"""
+    """draw.background, which keeps what it drew: a large empty table takes 20 ms, all else in a picture 2"""
     drawn = {}
 
     def draw_once(size, camera, style):

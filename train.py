@@ -280,7 +280,8 @@ def train(config: Config, resume=False, other_data=False) -> Path:
                 halt = ranks.total(bool(stopped)) > 0           # a signal may reach one rank alone
                 if done % config.save_every == 0 or done == total or halt:
                     checkpoint("checkpoint.pt", done)
-                    draw_curves(out, ranks)
+                    if ranks.first:
+                        draw_curves(out, done == total)
                 if halt:
                     break
         ranks.finish()
@@ -426,12 +427,11 @@ class Progress:
         self.bar.set_postfix_str(f"{text} {speed:.0f} samples/s")
 
 
-def draw_curves(out: Path, ranks):
-    """out_dir/curves.png, by the first rank, if the module that draws them and matplotlib are there"""
-    if ranks.first:
-        with contextlib.suppress(ImportError):
-            from world import curves
-            curves.draw(out)
+def draw_curves(out: Path, now: bool):
+    """out_dir/curves.png, if the folder world is there (and matplotlib); now: at the end of the run"""
+    with contextlib.suppress(ImportError):
+        from world import curves
+        curves.draw(out, now)
 
 
 def quicken_cpu():

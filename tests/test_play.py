@@ -8,6 +8,7 @@ import http.client
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -109,6 +110,37 @@ def test_again_begins_where_the_episode_began(port):
         if state["outcome"]:
             break
     assert api(port, do="again", session=name)["picture"] == first
+
+
+def test_what_is_changed_after_the_end_stays_so(port):
+    state = api(port, do="open", seed=1)
+    name = state["session"]
+    while not state["outcome"]:
+        state = api(port, do="step", session=name)
+    free = [i for i, t in enumerate(state["things"]) if t["name"] != state["held"]]
+    moved = next(m for m in (api(port, do="move", session=name, thing=free[0], column=c, row=r)
+                             for c in (.3, .5, .7) for r in (.4, .6, .8)) if "error" not in m)
+    assert moved["outcome"] is None and moved["steps"] == 0
+    assert api(port, do="again", session=name)["things"] == moved["things"]
+
+
+def test_a_mistake_of_the_server_is_said_in_words(path, monkeypatch, capsys):
+    ground = play.Playground(path, "cpu")
+    name = ground.api({"do": "open"})["session"]
+    monkeypatch.setattr(inside, "decide", lambda *_: 1 / 0)
+    assert "ZeroDivisionError" in ground.api({"do": "step", "session": name})["error"]
+    monkeypatch.undo()
+    assert ground.api({"do": "step", "session": name})["steps"] == 1
+
+
+def test_ctrl_c_ends_it_although_a_page_is_open(path):
+    process, port = serve_alone(path)
+    connection = http.client.HTTPConnection("127.0.0.1", port)
+    connection.request("GET", "/")
+    assert connection.getresponse().read()
+    process.send_signal(signal.SIGINT)
+    assert process.wait(20) == 0
+    connection.close()
 
 
 def test_things_are_put_moved_and_taken_away(port):
@@ -312,6 +344,18 @@ def test_without_matplotlib_a_line_says_how_and_nothing_else_happens(tmp_path, m
         curves.draw(tmp_path)
     curves.pyplot.cache_clear()
     assert capsys.readouterr().out.count("pip install matplotlib") == 1 and not (tmp_path / "curves.png").exists()
+
+
+def test_a_run_draws_seldom_but_at_its_end(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(curves, "pyplot", lambda: True)
+    monkeypatch.setattr(curves, "_draw", lambda plt, out: drawn.append(out))
+    monkeypatch.setitem(curves.due, "at", 0)
+    for _ in range(5):
+        curves.draw(tmp_path, now=False)
+    assert len(drawn) == 1
+    curves.draw(tmp_path, now=True)
+    assert len(drawn) == 2
 
 
 def test_trouble_with_a_picture_does_not_end_a_run(tmp_path, monkeypatch, capsys):

@@ -12,11 +12,12 @@ import functools
 import json
 import shutil
 import sys
+import time
 from pathlib import Path
 
 
 def read_log(out):
-    """the lines of out/log.jsonl as dicts, and the rows of out/results.json, [] if the run is not measured yet"""
+    """the lines of out/log.jsonl as dicts; and the rows of out/results.json, [] before the run is measured"""
     lines = []
     for line in (Path(out) / "log.jsonl").read_text(encoding="utf-8").splitlines():
         try:
@@ -42,15 +43,22 @@ def pyplot():
     return plt
 
 
-def draw(out):
+due = {"at": time.monotonic() + 60}         # when a run draws next: a picture takes a second
+
+
+def draw(out, now=True):
     """
     out/curves.png: losses of robot, view and web; accuracy of action tokens, in all and by number; learning
-    rate; and, once the run has been measured, success by task with its interval. Trouble is a line, because
-    no run should die of its picture.
+    rate; and, once the run has been measured, success by task with its interval. now=False: not if the last
+    one was drawn a minute ago, or so recently that pictures would take more than 2 % of the time. Trouble is
+    a line, because no run should die of its picture.
     """
+    begin = time.monotonic()
     try:
-        plt = pyplot()
-        return plt and _draw(plt, Path(out))
+        plt = pyplot() if now or begin >= due["at"] else None
+        if plt:
+            _draw(plt, Path(out))
+            due["at"] = time.monotonic() + max(60, 50 * (time.monotonic() - begin))
     except Exception as e:                                  # a full disk, another matplotlib, ...: many kinds
         print(f"no curves.png ({type(e).__name__}: {e})")
 

@@ -21,6 +21,7 @@ import re
 import secrets
 import sys
 import threading
+import traceback
 import webbrowser
 from dataclasses import astuple
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -99,9 +100,9 @@ class Session:
         line = line or next(iter(self._lines))
         if line not in self._lines or type(seed) is not int or not 0 <= seed < 2 ** 30:
             raise ValueError("a scene has a sort from the list, and a seed from 0 to a billion")
-        self._line, self._seed, self._trial = line, seed, self._lines[line]()
-        self._trial.reset(FIRST_SEED + seed)
-        self._world, self._attempt = self._trial.world, 0
+        trial = self._lines[line]()
+        trial.reset(FIRST_SEED + seed)
+        self._line, self._seed, self._trial, self._world, self._attempt = line, seed, trial, trial.world, 0
         self._big = copy.copy(self._world)      # draws the large picture: each of the two keeps what rests
         world = self._world
         group = "wish" if line.startswith("thought:") else "the task"
@@ -207,6 +208,8 @@ class Session:
         if task.a not in things or task.b not in things:
             self._chips = [c for c in self._chips if c.task.a in things and c.task.b in things]
             self.tell(self._chip.text, "told")
+        elif self._outcome:                             # what follows is an episode of its own
+            self._begin()
 
     def _thing(self, n):
         if type(n) is not int or not 0 <= n < len(self._world.things):
@@ -286,6 +289,9 @@ class Playground:
                 return {**found, **session._state()}
             except (ValueError, TypeError) as e:        # TypeError: other arguments than a method has
                 return {"error": str(e)[:300]}
+            except Exception as e:                      # a mistake of ours: the page says so, and lives on
+                traceback.print_exc()
+                return {"error": f"the server made a mistake ({type(e).__name__}); its terminal says where"}
 
 
 class Handler(BaseHTTPRequestHandler):

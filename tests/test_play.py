@@ -24,7 +24,6 @@ import train
 from data import Robot
 from model import VLA, ModelConfig
 from browser import Browser
-from eval import Policy
 from tokenizer import ActionTokenizer, Tokenizer, prompt
 from world import curves, inside, play, record, scene
 from world.chips import chips, understand

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from tokenizer import tidy
 from world import web
-from world.scene import CARD, CARDS, INSTRUCTIONS, KINDS, WORDINGS, Task, Thing, World
+from world.scene import CARD, INSTRUCTIONS, KINDS, WORDINGS, Task, Thing, World
 
 
 class Chip(NamedTuple):

@@ -81,8 +81,9 @@ def decide(policy, episode, picture, text):
 
 def odds(policy, logits, masked, choice, slot):
     """one token of decide(); logits and masked (1, n_vocab); slot: of the answer, below 0: none"""
-    chances = torch.softmax(masked[0].double() / (policy.temperature or 1), -1)
-    allowed = torch.softmax(logits[0].double(), -1)[masked[0].isfinite()].sum()
+    logits, masked = logits[0].cpu().double(), masked[0].cpu().double()
+    chances = torch.softmax(masked / (policy.temperature or 1), -1)
+    allowed = torch.softmax(logits, -1)[masked.isfinite()].sum()
     actions, d = policy.actions, slot % len(policy.actions.names)
 
     def tell(i):
@@ -91,7 +92,7 @@ def odds(policy, logits, masked, choice, slot):
             b = int(actions.bin_of[i])
             found += [b, round(float(actions.centres(np.minimum(b, actions.bins_of - 1))[d]), 4)]
         return found
-    top = chances.topk(min(5, int(masked[0].isfinite().sum()))).indices.tolist()
+    top = chances.topk(min(5, int(masked.isfinite().sum()))).indices.tolist()
     top += [choice] * (choice not in top)
     text, chance, *number = tell(choice)
     return {"text": text, "chance": chance, "allowed": round(allowed.item(), 4),
@@ -138,7 +139,7 @@ def attention_picture(checkpoint, instruction, seed, device="auto", size=200):
     instruction names, and for each token of the answer where it looks: a row for the mean over layers and
     heads, and one for each layer.
     """
-    from eval import TRIAL_SEED, Policy, paste, tile             # it has opened this file
+    from eval import TRIAL_SEED, paste, tile                     # it has opened this file
     policy, settings = world_policy(checkpoint, device)
     trial, seed = find_scene(settings, policy.model.config.image_size, instruction, TRIAL_SEED + seed)
     _, seen = decide(policy, policy.episode(seed), trial.world.render(), prompt(instruction))

@@ -33,7 +33,7 @@ from PIL import Image
 from tokenizer import prompt, wish
 from world import draw, inside, trials
 from world.chips import Chip, chips, understand
-from world.scene import CARD, INSTRUCTIONS, MAX_STEPS, Task, Thing, person
+from world.scene import MAX_STEPS, Task, Thing, person
 
 PAGE = Path(__file__).with_name("play.html")
 FIRST_SEED = 1_000_000                  # scenes that no training run has seen begin here (eval.TRIAL_SEED)
@@ -44,7 +44,7 @@ def remembered(background, most=16):
     """draw.background, which keeps what it drew: a large empty table takes 20 ms, all else in a picture 2"""
     drawn = {}
 
-    def draw_once(size, camera, style):
+    def draw_once(size, camera, style=draw.Style()):
         key = (size, camera, astuple(style))
         if key not in drawn:
             if len(drawn) == most:
@@ -100,7 +100,7 @@ class Session:
         line = line or next(iter(self._lines))
         if line not in self._lines or type(seed) is not int or not 0 <= seed < 2 ** 30:
             raise ValueError("a scene has a sort from the list, and a seed from 0 to a billion")
-        trial = self._lines[line]()
+        trial, before = self._lines[line](), dict(vars(self))
         trial.reset(FIRST_SEED + seed)
         self._line, self._seed, self._trial, self._world, self._attempt = line, seed, trial, trial.world, 0
         self._big = copy.copy(self._world)      # draws the large picture: each of the two keeps what rests
@@ -108,7 +108,11 @@ class Session:
         group = "wish" if line.startswith("thought:") else "the task"
         self._own = Chip(group, world.task.instruction, world.task, world.strict, tuple(world.movers))
         self._look_around()
-        self.tell(self._own.text)
+        try:
+            self.tell(self._own.text)
+        except ValueError:                      # its words do not fit this model: the old scene stays
+            vars(self).update(before)
+            raise
 
     def tell(self, text, words="told"):
         """
@@ -197,17 +201,20 @@ class Session:
         self._attempt += 1
         self._episode = self._policy.episode([self._seed, self._attempt])
 
+    def _is_there(self, chip):
+        return {chip.task.a, chip.task.b} <= {*self._world.things, None, "drawer"}
+
     def _look_around(self):
-        self._chips = [self._own, *(c for c in chips(self._world, np.random.default_rng(self._seed))
-                                    if c.text != self._own.text)]
+        """which instructions the scene allows: its own comes first"""
+        found = chips(self._world, np.random.default_rng(self._seed))
+        self._chips = [chip for chip in (self._own,) if self._is_there(chip)]
+        self._chips += [chip for chip in found if chip.text not in {c.text for c in self._chips}]
 
     def _after_edit(self):
         """the instructions that the scene allows have changed; so may have what the present one means"""
         self._look_around()
-        task, things = self._chip.task, [*self._world.things, None, "drawer"]
-        if task.a not in things or task.b not in things:
-            self._chips = [c for c in self._chips if c.task.a in things and c.task.b in things]
-            self.tell(self._chip.text, "told")
+        if not self._is_there(self._chip):
+            self.tell(self._chip.text)
         elif self._outcome:                             # what follows is an episode of its own
             self._begin()
 
@@ -259,8 +266,6 @@ class Playground:
         self.policy, self.settings = inside.world_policy(checkpoint, device)
         self.lines = scene_lines(self.policy, self.settings)
         self.sessions, self.lock = {}, threading.Lock()
-        if draw.background.__name__ == "background":
-            draw.background = remembered(draw.background)
 
     def api(self, asked):
         """a request of the page, as a dict -> the answer, as a dict"""
@@ -364,6 +369,7 @@ def main(argv=None):
     parser.add_argument("--device", default="auto")
     parser.add_argument("--browser", action=argparse.BooleanOptionalAction, default=True)
     args = parser.parse_args(argv)
+    draw.background = remembered(draw.background)
     try:
         with serve(args.checkpoint, args.port, args.device) as server:
             url = f"http://127.0.0.1:{server.server_port}"

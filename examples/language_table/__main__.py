@@ -1,0 +1,268 @@
+"""
+The simulator of the paper's Table 1: Language-Table, an arm that pushes blocks on a table (PyBullet).
+
+    pip install pybullet scipy absl-py six gymnasium opencv-python-headless
+    git clone https://github.com/google-research/language-table data/language_table/repo
+    python -m examples.language_table record --episodes 300     # demonstrations of its planner
+    python train.py --config examples/language_table/language_table.toml
+    python -m examples.language_table eval                      # closed loop, in scenes that no demonstration shows
+    python -m examples.language_table web                       # optional: the paper's four co-training questions
+
+The task is block to block: "push the red moon to the blue cube". It is done when the two centres are less than
+5 cm apart. An action is two numbers, x and y: how far the tip's setpoint moves, in metres. The paper co-trains
+on five families of tasks with eight blocks; this example has one family, and four blocks unless --blocks 8.
+"""
+import argparse
+import functools
+import json
+import sys
+import time
+import types
+import warnings
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+REPO, FOLDER = Path("data/language_table/repo"), Path("data/language_table/4")
+SIZE = 96                                                   # pixels a side of a recorded picture
+LIMIT = 80                                                  # steps of a trial, 10 a second
+NOISE = .004                                                # metres; see record()
+CELLS = 32                                                  # the table in so many cells a side, for questions
+
+
+def stand_ins():
+    """
+    The repository imports TensorFlow and TF-Agents for a base class and for debug plots. Empty modules with
+    the few names that it asks for take their places while it is imported: name -> module.
+    """
+    import gymnasium
+
+    class PyPolicy:
+        def __init__(self, *specs):
+            """nothing to remember"""
+
+    def module(name, **inside):
+        made = types.ModuleType(name)
+        made.__dict__.update(inside)
+        return {name: made}
+    space = types.SimpleNamespace
+    return {"gym": gymnasium, **module("tensorflow"), **module("tf_agents"),        # gym is gymnasium's old name
+            **module("tf_agents.policies", py_policy=space(PyPolicy=PyPolicy)),
+            **module("tf_agents.trajectories", policy_step=space(PolicyStep=space), time_step=space()),
+            **module("language_table.environments.oracles.plot")}
+
+
+try:
+    absent = {name: made for name, made in stand_ins().items() if name not in sys.modules}
+    sys.modules.update(absent)
+    sys.path.insert(0, str(REPO))
+    from absl import logging
+    from language_table.environments import blocks, constants, language_table
+    from language_table.environments.oracles import push_oracle_rrt_slowdown as planner
+    from language_table.environments.rewards.block2block import BlockToBlockReward
+except ImportError as e:
+    sys.exit(f"error: this example needs the Language-Table repository and a few packages ({e}):\n"
+             "  pip install pybullet scipy absl-py six gymnasium opencv-python-headless\n"
+             f"  git clone https://github.com/google-research/language-table {REPO}")
+for name in absent:                                         # nobody else shall take them for TensorFlow
+    del sys.modules[name]
+logging.set_verbosity(logging.ERROR)                        # the planner says whenever it finds no path
+warnings.filterwarnings("ignore", module="gymnasium")
+planner.RRT_MAX_ITERS = 256                                 # of 1024: paths a little longer, found 10 times sooner
+
+
+# --------------------------------------------------------------------------------------------------------
+# the simulator
+
+class Table(language_table.LanguageTable):
+    """The simulator, which draws a picture only when it is asked to: one picture takes longer than a step."""
+
+    def __init__(self, n_blocks):
+        super().__init__(getattr(blocks.LanguageTableBlockVariants, f"BLOCK_{n_blocks}"), seed=0,
+                         reward_factory=BlockToBlockReward, render_text_in_image=False)
+        # half the simulator's own size in half the time; the first of these is the focal length in pixels
+        self._camera_instrinsics = (constants.CAMERA_INTRINSICS[0] / 2, *constants.CAMERA_INTRINSICS[1:])
+
+    def _render_camera(self, image_size, return_seg_mask=False):
+        return None
+
+    def picture(self):
+        """(90, 160, 3) uint8, the whole table"""
+        return super()._render_camera((90, 160))
+
+    def get_control_frequency(self):
+        return self._control_frequency
+
+    def time_step_spec(self):
+        """The planner's base class wants it."""
+
+    action_spec = time_step_spec
+
+
+class Pusher(planner.ObstacleOrientedPushOracleBoard2dRRT):
+    """
+    The repository's push planner, made to go by the scene alone, because a policy that sees two pictures
+    cannot imitate a memory. It plans the block's way round the other blocks, as before. But it does not turn
+    a block first; its tip goes round blocks by repulsion, not by a second plan; and when the tip has slid
+    off to a side of the block, it goes behind the block again.
+    """
+
+    def __init__(self, table):
+        super().__init__(table, use_ee_planner=False)
+
+    def _get_action_info(self, *args):
+        self.info = super()._get_action_info(*args)
+        self.info.theta_error = 0. * self.info.theta_error
+        return self.info
+
+    def _get_move_to_block(self, *args):
+        return self.or_behind_it(super()._get_move_to_block(*args))
+
+    def _get_push_block(self, *args):
+        return self.or_behind_it(super()._get_push_block(*args))
+
+    def or_behind_it(self, move):
+        """the same move; but the next one goes behind the block if the tip is more than 45 degrees off"""
+        if -self.info.xy_dir_block_to_ee @ self.info.xy_dir_block_to_target < .7:
+            self.phase = "move_to_pre_block_avoid"
+        return move
+
+    def move(self):
+        """(2,) float64, metres"""
+        return np.array(self._get_action_for_block_target(self._env.compute_state()), float)
+
+
+class Scene:
+    """Block to block as an environment (eval.Line). A seed gives the scene and the instruction."""
+
+    def __init__(self, n_blocks=4):
+        self.table = Table(n_blocks)
+        self.pusher = Pusher(self.table)
+
+    def reset(self, seed):
+        """A scene where the planner finds a way, as in the repository's own evaluation."""
+        np.random.seed(seed % 2 ** 32)                      # the planner draws from numpy's global numbers
+        self.table.seed(seed)
+        while True:
+            self.table.reset()
+            self.pusher.reset()
+            if self.pusher.get_plan(self.table.compute_state()):
+                break
+        self.instruction, self.steps, self.first_moved = self.table._instruction_str, 0, None
+        self.pair = self.table._start_block, self.table._oracle_target_block
+        self.begin = self.places()
+        self.picture = self.squash()
+        return {"image": self.picture}, {}
+
+    def step(self, action):
+        """
+        action: terminate; x, y in metres. The trial ends when the blocks are together, and when the action
+        says terminate.
+        """
+        stop, *move = action
+        self.steps += 1
+        done = stop < .5 and self.move(move)
+        self.picture = self.squash()
+        info = {"counts": {"moved the named block first": self.first_moved == self.pair[0]}}
+        return {"image": self.picture}, float(done), bool(done or stop > .5), self.steps >= LIMIT, info
+
+    def move(self, xy):
+        """True when the simulator says that the task is done"""
+        _, _, done, _ = self.table.step(np.asarray(xy))
+        if self.first_moved is None:
+            far = {b: np.linalg.norm(place - self.begin[b]) for b, place in self.places().items()}
+            block = max(far, key=far.get)
+            self.first_moved = block if far[block] > .01 else None
+        return done
+
+    def places(self):
+        """block -> where it is on the table, (2,) metres"""
+        state = self.table.compute_state()
+        return {b: state[f"block_{b}_translation"] for b in self.table._blocks_on_table}
+
+    def arm(self):
+        """where the arm's tip is, (2,) metres"""
+        return self.table.compute_state()["effector_translation"]
+
+    def squash(self):
+        """what the camera sees, 160 x 90 pixels, as a square (SIZE, SIZE, 3) uint8"""
+        return np.asarray(Image.fromarray(self.table.picture()).resize((SIZE, SIZE), Image.BILINEAR))
+
+    def expert(self):
+        return np.array([0, *self.pusher.move()])
+
+    def swapped(self):
+        """the same, asked of two blocks that the instruction does not name"""
+        one, other = sorted(set(self.places()) - {*self.pair})[:2]
+        return f"push the {one.replace('_', ' ')} to the {other.replace('_', ' ')}"
+
+    def render(self):
+        return self.table.picture()
+
+
+# --------------------------------------------------------------------------------------------------------
+# demonstrations
+
+def demonstrate(scene, seed):
+    """
+    One demonstration -> list of (picture, instruction, action, arm), or None if it takes more than LIMIT
+    steps. What is carried out has noise, what is written has none, so that the log shows how to correct an
+    error. Three more steps follow the success: a policy that says terminate too early fails.
+    """
+    rng, steps, after = np.random.default_rng([seed, 1]), [], 0
+    scene.reset(seed)
+    while after < 3 and len(steps) < LIMIT + after:
+        move = scene.expert()[1:]
+        steps.append((scene.squash(), scene.instruction, move, scene.arm()))
+        done = scene.move(move + rng.normal(0, NOISE, 2))
+        after += done or after > 0
+    return steps if after else None
+
+
+def record(folder, episodes, n_blocks):
+    """
+    A log of format = "folder": steps.jsonl and pictures/, until it has so many episodes. An episode's number
+    is the seed of its scene. A log that is there already goes on with the next seed.
+    """
+    (folder / "pictures").mkdir(parents=True, exist_ok=True)
+    path = folder / "steps.jsonl"
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    last = [json.loads(line)["episode"] for line in lines if line.endswith("\n")][-1:]
+    # the last episode may be half there: it is made again
+    lines = [line for line in lines if line.endswith("\n") and json.loads(line)["episode"] not in last]
+    path.write_text("".join(lines))
+    kept, seed = len({json.loads(line)["episode"] for line in lines}), last[0] if last else 0
+    scene, tried, began, bar = Scene(n_blocks), 0, time.time(), tqdm(total=episodes, initial=kept)
+    with open(path, "a") as log:
+        while kept < episodes:
+            steps, new = demonstrate(scene, seed), []
+            for t, (picture, instruction, action, arm) in enumerate(steps or ()):
+                image = f"pictures/{seed:06}_{t:03}.png"
+                Image.fromarray(picture).save(folder / image)
+                new.append(json.dumps({"episode": seed, "instruction": instruction, "image": image,
+                                       "action": action.round(5).tolist(), "arm": arm.round(4).tolist()}))
+            log.writelines(line + "\n" for line in new)
+            log.flush()
+            kept, tried, seed = kept + bool(steps), tried + 1, seed + 1
+            bar.update(bool(steps))
+    minutes = (time.time() - began) / 60
+    print(f"{folder}: {kept} episodes; of {tried} new ones in {minutes:.1f} minutes, "
+          f"those that took at most {LIMIT} steps are kept")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    command = commands.add_parser("record", help="demonstrations of the planner, as a log")
+    command.add_argument("--folder", type=Path, default=FOLDER)
+    command.add_argument("--episodes", type=int, default=300)
+    command.add_argument("--blocks", type=int, choices=(4, 8), default=4)
+    args = parser.parse_args()
+    record(args.folder, args.episodes, args.blocks)
+
+
+if __name__ == "__main__":
+    main()

@@ -30,6 +30,7 @@ SIZE = 96                                                   # pixels a side of a
 LIMIT = 80                                                  # steps of a trial, 10 a second
 NOISE = .004                                                # metres; see record()
 CELLS = 32                                                  # the table in so many cells a side, for questions
+DRIVERS = ("policy", "blank instruction", "swapped instruction", "random", "expert")
 
 
 def stand_ins():
@@ -209,7 +210,7 @@ def demonstrate(scene, seed):
     """
     One demonstration -> list of (picture, instruction, action, arm), or None if it takes more than LIMIT
     steps. What is carried out has noise, what is written has none, so that the log shows how to correct an
-    error. Three more steps follow the success: a policy that says terminate too early fails.
+    error. Two more steps follow the success: a policy that says terminate too early fails.
     """
     rng, steps, after = np.random.default_rng([seed, 1]), [], 0
     scene.reset(seed)
@@ -252,6 +253,80 @@ def record(folder, episodes, n_blocks):
           f"those that took at most {LIMIT} steps are kept")
 
 
+# --------------------------------------------------------------------------------------------------------
+# the paper's four co-training questions
+
+def cell(xy):
+    """Example: the middle of the table, [0.375, 0] -> "16 16": across and away from the robot, 0 to 31"""
+    low, high = constants.WORKSPACE_BOUNDS
+    x, y = ((np.asarray(xy) - low) / (high - low) * CELLS).clip(0, CELLS - 1).astype(int)
+    return f"{y} {x}"
+
+
+def pair(folder, first, second):
+    """two steps of one episode as one picture, the earlier one above"""
+    halves = [Image.open(folder / step["image"]).resize((SIZE, SIZE // 2), Image.BILINEAR)
+              for step in (first, second)]
+    return Image.fromarray(np.vstack([np.asarray(half) for half in halves]))
+
+
+def web(folder, seed=0):
+    """
+    questions.jsonl beside steps.jsonl, a folder of format = "vqa": four questions about each episode, as in
+    the paper. A web picture of this project is one picture, so two steps are shown one above the other.
+    """
+    (folder / "pairs").mkdir(exist_ok=True)
+    rng, episodes = np.random.default_rng(seed), {}
+    for line in open(folder / "steps.jsonl"):
+        step = json.loads(line)
+        episodes.setdefault(step["episode"], []).append(step)
+    with open(folder / "questions.jsonl", "w") as out:
+        for number, steps in tqdm(episodes.items()):
+            some, i = steps[rng.integers(len(steps))], int(rng.integers(len(steps) - 1))
+            j = int(rng.integers(i + 1, min(len(steps), i + 20)))
+            # the last two steps were recorded after the success
+            late = bool(rng.integers(2)) or len(steps) < 5
+            shown = steps[-1 if late else rng.integers(len(steps) - 4)]
+            between, whole = f"pairs/{number:06}_between.png", f"pairs/{number:06}_whole.png"
+            pair(folder, steps[i], steps[j]).save(folder / between)
+            pair(folder, steps[0], steps[-1]).save(folder / whole)
+            for image, question, answer in (
+                    (some["image"], "where is the arm?", cell(some["arm"])),
+                    (shown["image"], f"is it done: {shown['instruction']}?", "yes" if late else "no"),
+                    (between, "how many steps are between the two pictures?", str(j - i)),
+                    (whole, "what was the robot told?", steps[0]["instruction"])):
+                out.write(json.dumps({"image": image, "question": question, "answer": answer}) + "\n")
+    print(f"{folder / 'questions.jsonl'}: 4 questions about each of {len(episodes)} episodes")
+
+
+# --------------------------------------------------------------------------------------------------------
+# closed loop
+
+def evaluate(checkpoint, trials, drivers, n_blocks):
+    """
+    Prints the table of eval.py. Rows are kept in closed_loop.json beside the checkpoint, one after each
+    driver, so that a stopped evaluation goes on with --drivers.
+    """
+    from eval import Line, Policy, film, measure, table
+    policy, path = Policy(checkpoint), checkpoint.parent / "closed_loop.json"
+    # one simulator for all trials
+    line = Line(f"block to block, {n_blocks} blocks", functools.cache(lambda: Scene(n_blocks)), at_once=1)
+    rows = json.loads(path.read_text()) if path.exists() else []
+    for driver in drivers:
+        began = time.time()
+        new = measure(policy, [line], trials, [driver])
+        minutes = round((time.time() - began) / 60, 1)
+        rows = [r for r in rows if (r["line"], r["driver"]) != (line.name, driver)]
+        rows += [{**r, "minutes": minutes} for r in new]
+        path.write_text(json.dumps(rows, indent=1))
+    print(table({"rows": rows}))
+    for r in rows:
+        print(f"{r['driver']}: the first block that moved was the named one in "
+              f"{r['counts']['moved the named block first']} of {r['n']}; {r['outcomes']}")
+    if "policy" in drivers:
+        film(policy, [line], checkpoint.parent, n=4)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -260,8 +335,23 @@ def main():
     command.add_argument("--folder", type=Path, default=FOLDER)
     command.add_argument("--episodes", type=int, default=300)
     command.add_argument("--blocks", type=int, choices=(4, 8), default=4)
+    command = commands.add_parser("web", help="the paper's four co-training questions, from a log")
+    command.add_argument("--folder", type=Path, default=FOLDER)
+    command = commands.add_parser("eval", help="a checkpoint in closed loop, with its controls")
+    command.add_argument("--checkpoint", type=Path, default=Path("out/language_table/checkpoint.pt"))
+    command.add_argument("--trials", type=int, default=100, help="of each driver (100)")
+    command.add_argument("--drivers", nargs="+", choices=DRIVERS, default=DRIVERS)
+    command.add_argument("--blocks", type=int, choices=(4, 8), default=4)
     args = parser.parse_args()
-    record(args.folder, args.episodes, args.blocks)
+    try:
+        if args.command == "record":
+            record(args.folder, args.episodes, args.blocks)
+        elif args.command == "web":
+            web(args.folder)
+        else:
+            evaluate(args.checkpoint, args.trials, args.drivers, args.blocks)
+    except (ValueError, OSError) as e:
+        sys.exit(f"error: {e}")
 
 
 if __name__ == "__main__":

@@ -21,9 +21,10 @@ def test_the_readmes_table_is_that_of_the_results_file():
     assert "\n".join(lines) in (FOLDER / "README.md").read_text(encoding="utf-8")
 
 
-def test_a_preset_is_understood():
+@pytest.mark.parametrize("name", ["language_table", "places"])
+def test_a_preset_is_understood(name):
     import train
-    config = train.read_config(["--config", str(FOLDER / "language_table.toml")])
+    config = train.read_config(["--config", str(FOLDER / f"{name}.toml")])
     assert config.frames == 2 and config.robot[0]["n_bins"] == 21
 
 

@@ -6,6 +6,7 @@ The simulator of the paper's Table 1: Language-Table, an arm that pushes blocks 
     python -m examples.language_table record --episodes 300     # demonstrations of its planner
     python train.py --config examples/language_table/language_table.toml
     python -m examples.language_table eval                      # closed loop, in scenes that no demonstration shows
+    python -m examples.language_table scenes                    # optional: pictures that ask where the blocks are
     python -m examples.language_table web                       # optional: the paper's four co-training questions
 
 The task is block to block: "push the red moon to the blue cube". It is done when the two centres are less than
@@ -102,6 +103,11 @@ class Table(language_table.LanguageTable):
     action_spec = time_step_spec
 
 
+def squashed(table):
+    """what the camera sees, 160 x 90 pixels, as a square image"""
+    return Image.fromarray(table.picture()).resize((SIZE, SIZE), Image.BILINEAR)
+
+
 class Pusher(planner.ObstacleOrientedPushOracleBoard2dRRT):
     """
     The repository's push planner, made to go by the scene alone, because a policy that sees two pictures
@@ -188,8 +194,8 @@ class Scene:
         return self.table.compute_state()["effector_translation"]
 
     def squash(self):
-        """what the camera sees, 160 x 90 pixels, as a square (SIZE, SIZE, 3) uint8"""
-        return np.asarray(Image.fromarray(self.table.picture()).resize((SIZE, SIZE), Image.BILINEAR))
+        """(SIZE, SIZE, 3) uint8"""
+        return np.asarray(squashed(self.table))
 
     def expert(self):
         return np.array([0, *self.pusher.move()])
@@ -299,6 +305,39 @@ def web(folder, seed=0):
     print(f"{folder / 'questions.jsonl'}: 4 questions about each of {len(episodes)} episodes")
 
 
+def scenes(folder, pictures, n_blocks, turns=25):
+    """
+    A folder of format = "vqa": blocks put down anywhere, without an action, and the question where each is.
+    To place the arm takes half a second, so each of its places has `turns` pictures.
+    """
+    (folder / "pictures").mkdir(parents=True)
+    table = Scene(n_blocks).table
+    low, high = constants.WORKSPACE_BOUNDS
+    with open(folder / "questions.jsonl", "w") as out:
+        for i in tqdm(range(pictures)):
+            rng = np.random.default_rng([500_000, i])       # demonstrations begin at 0, trials at 1,000,000
+            if i % turns == 0:
+                table.seed(500_000 + i)
+                table.reset()
+            state, taken = table.compute_state(), []
+            taken.append(state["effector_translation"])
+            for block in table._blocks_on_table:
+                xy = rng.uniform(low + .03, high - .03)
+                while min(np.linalg.norm(xy - other) for other in taken) < .05:
+                    xy = rng.uniform(low + .03, high - .03)
+                taken.append(xy)
+                number, client = table._block_to_pybullet_id[block], table._pybullet_client
+                *_, z = client.getBasePositionAndOrientation(number)[0]
+                client.resetBasePositionAndOrientation(number, [*xy, z], client.getQuaternionFromEuler(
+                    [np.pi / 2, 0, rng.uniform(0, 2 * np.pi)]))
+            image = f"pictures/{i:05}.png"
+            squashed(table).save(folder / image)
+            for name, xy in zip(["arm", *table._blocks_on_table], taken):
+                out.write(json.dumps({"image": image, "question": f"where is the {name.replace('_', ' ')}?",
+                                      "answer": cell(xy)}) + "\n")
+    print(f"{folder / 'questions.jsonl'}: where {1 + n_blocks} things are in each of {pictures} pictures")
+
+
 # --------------------------------------------------------------------------------------------------------
 # closed loop
 
@@ -337,6 +376,10 @@ def main():
     command.add_argument("--blocks", type=int, choices=(4, 8), default=4)
     command = commands.add_parser("web", help="the paper's four co-training questions, from a log")
     command.add_argument("--folder", type=Path, default=FOLDER)
+    command = commands.add_parser("scenes", help="pictures that ask where the blocks are")
+    command.add_argument("--folder", type=Path, default=FOLDER.with_name("scenes"))
+    command.add_argument("--pictures", type=int, default=5000)
+    command.add_argument("--blocks", type=int, choices=(4, 8), default=4)
     command = commands.add_parser("eval", help="a checkpoint in closed loop, with its controls")
     command.add_argument("--checkpoint", type=Path, default=Path("out/language_table/checkpoint.pt"))
     command.add_argument("--trials", type=int, default=100, help="of each driver (100)")
@@ -346,6 +389,8 @@ def main():
     try:
         if args.command == "record":
             record(args.folder, args.episodes, args.blocks)
+        elif args.command == "scenes":
+            scenes(args.folder, args.pictures, args.blocks)
         elif args.command == "web":
             web(args.folder)
         else:

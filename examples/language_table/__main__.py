@@ -3,15 +3,16 @@ The simulator of the paper's Table 1: Language-Table, an arm that pushes blocks 
 
     pip install pybullet scipy absl-py six gymnasium opencv-python-headless
     git clone https://github.com/google-research/language-table data/language_table/repo
-    python -m examples.language_table record --episodes 300     # demonstrations of its planner
-    python train.py --config examples/language_table/language_table.toml
-    python -m examples.language_table eval                      # closed loop, in scenes that no demonstration shows
-    python -m examples.language_table scenes                    # optional: pictures that ask where the blocks are
-    python -m examples.language_table web                       # optional: the paper's four co-training questions
+    python -m examples.language_table record --episodes 1000    # demonstrations of its planner
+    python -m examples.language_table scenes                # pictures that ask where the blocks are
+    python train.py --config examples/language_table/places.toml --trials 0
+    python -m examples.language_table eval --checkpoint out/language_table_places/checkpoint.pt
+    python -m examples.language_table web                   # optional: the paper's four co-training questions
 
-The task is block to block: "push the red moon to the blue cube". It is done when the two centres are less than
-5 cm apart. An action is two numbers, x and y: how far the tip's setpoint moves, in metres. The paper co-trains
-on five families of tasks with eight blocks; this example has one family, and four blocks unless --blocks 8.
+The task is block to block: "push the red moon to the blue cube". It is done when the two centres are less
+than 5 cm apart. An action is two numbers, x and y: how far the tip's setpoint moves, in metres. The paper
+co-trains on five families of tasks with eight blocks; this example has one family, and four blocks unless
+--blocks 8.
 """
 import argparse
 import functools
@@ -50,7 +51,7 @@ def stand_ins():
         made.__dict__.update(inside)
         return {name: made}
     space = types.SimpleNamespace
-    return {"gym": gymnasium, **module("tensorflow"), **module("tf_agents"),        # gym is gymnasium's old name
+    return {"gym": gymnasium, **module("tensorflow"), **module("tf_agents"),    # gym is gymnasium's old name
             **module("tf_agents.policies", py_policy=space(PyPolicy=PyPolicy)),
             **module("tf_agents.trajectories", policy_step=space(PolicyStep=space), time_step=space()),
             **module("language_table.environments.oracles.plot")}
@@ -72,7 +73,7 @@ for name in absent:                                         # nobody else shall 
     del sys.modules[name]
 logging.set_verbosity(logging.ERROR)                        # the planner says whenever it finds no path
 warnings.filterwarnings("ignore", module="gymnasium")
-planner.RRT_MAX_ITERS = 256                                 # of 1024: paths a little longer, found 10 times sooner
+planner.RRT_MAX_ITERS = 256                 # of 1024: paths a little longer, found 10 times sooner
 
 
 # --------------------------------------------------------------------------------------------------------

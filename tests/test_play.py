@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 import torch
 
+import eval as evaluation
 import train
 from data import Robot
 from model import VLA, ModelConfig
@@ -310,14 +311,15 @@ def test_attention_is_that_of_the_whole_sequence_read_again(path):
         assert np.abs(np.array(a) - np.array(b)).max() <= 1
 
 
-def test_attention_as_a_picture(path, tmp_path):
+def test_attention_as_a_picture(path, tmp_path, monkeypatch, capsys):
     shutil.copy(path, tmp_path / "checkpoint.pt")
-    command = [sys.executable, "eval.py", "--checkpoint", str(tmp_path / "checkpoint.pt"), "--attention"]
-    done = subprocess.run([*command, "pick apple", "--seed", "7"], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0 and "seed 1000007" in done.stdout, done.stderr
-    assert (tmp_path / "attention.png").stat().st_size > 10_000
-    done = subprocess.run([*command, "wash the floor"], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 1 and done.stderr.startswith("error: no scene")
+    command = ["eval.py", "--checkpoint", str(tmp_path / "checkpoint.pt"), "--attention"]
+    monkeypatch.setattr(sys, "argv", [*command, "pick apple", "--seed", "7"])
+    evaluation.main()
+    assert "seed 1000007" in capsys.readouterr().out and (tmp_path / "attention.png").stat().st_size > 10_000
+    monkeypatch.setattr(sys, "argv", [*command, "wash the floor"])
+    with pytest.raises(SystemExit, match="^error: no scene"):
+        evaluation.main()
 
 
 # -- curves -------------------------------------------------------------------------------------------------

@@ -267,6 +267,7 @@ def test_a_worker_that_fails_or_dies_is_one_line_that_says_how_to_go_on(folder, 
     monkeypatch.setattr(tiny.Web, "picture", lambda self, i: exec(fault, {"os": os}))
     patience = torch.utils.data.dataloader._MultiProcessingDataLoaderIter._try_get_data
     monkeypatch.setattr(patience, "__defaults__", (.2,))    # seconds between two looks whether the workers live
+    monkeypatch.setattr(torch.utils.data._utils, "MP_STATUS_CHECK_INTERVAL", .2)
     with pytest.raises(ValueError, match=rf"^a process that prepares batches ended: [^\n]*{message}[^\n]*--resume[^\n]*$"):
         train.train(config(folder, f"worker {message[:4]}", "--workers", "1"))
 

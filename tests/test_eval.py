@@ -253,6 +253,12 @@ def test_the_words_of_the_controls_reach_the_policy(run):
     assert {p for prompts in said for p in prompts} == {prompt("go to the square"), evaluation.BLANK, prompt("stay where you are")}
 
 
+def test_random_actions_are_any_bin_and_stop_with_5_percent(run):
+    act = evaluation.driver("random", Policy(run, "cpu"), LINE, range(200))
+    actions = np.concatenate([act(range(200), [None] * 200, [None] * 200) for _ in range(20)])
+    assert .035 < actions[:, 0].mean() < .065 and len(np.unique(actions[:, 1])) == 256
+
+
 def test_an_environment_that_knows_no_expert_is_measured_without(run):
     class Env:
         def __init__(self):

@@ -17,7 +17,7 @@ import torch
 
 import data
 from course import tiny
-from eval import Line, Policy, measure, percent, quiz, table, wilson
+from eval import Line, Policy, latency, measure, percent, quiz, table, wilson
 
 TWO = Line("two squares", lambda: tiny.Env(2))
 ONE = Line("one square", lambda: tiny.Env(1))
@@ -147,10 +147,7 @@ def chunks():
         lines = [TWO, Line("half of them slip", lambda: tiny.Env(2, slip=.5))]
         cells = [percent(row["success"], row["n"], row["interval"])
                  for row in measure(policy, lines, 200, ("policy",), quiet=True)]
-        begin, episode = time.perf_counter(), policy.episode(0)
-        for _ in range(100):
-            episode.act(tiny.picture({0: "red"}), "go to red")
-        rate = 100 / (time.perf_counter() - begin)
+        rate = latency(policy, 100)["actions_per_s"]
         print(f"{execute:<10}" + "".join(f"{cell:>18}" for cell in cells) + f"{rate:12.0f}", flush=True)
 
 
@@ -167,10 +164,7 @@ def bits_of_a_weight(checkpoint, trials=100):
         begin = time.perf_counter()
         row = measure(policy, [line], trials, ("policy",), quiet=True)[0]
         speed = time.perf_counter() - begin
-        start = time.perf_counter()
-        for _ in range(10):
-            policy.episode(0).act(np.zeros((64, 64, 3), np.uint8), "pick apple")
-        rate = 10 / (time.perf_counter() - start)
+        rate = latency(policy, 10)["actions_per_s"]
         print(f"{bits:2} bits: {line.name} {percent(row['success'], row['n'], row['interval'])}   "
               f"{rate:5.1f} actions/s   {int8.n_bytes(policy.model) / 1e6:.2f} MB   ({speed:.0f} s)",
               flush=True)

@@ -7,6 +7,7 @@ The paper's tables in small: trains every recipe, asks it every line, and keeps 
     python -m study --tables                             # the tables of RESULTS.md, from study/results.json
     python -m study --figures                            # its figures, from the same file
     python -m study --checkpoint out/study/large/cofine/0/checkpoint.pt --lines sums people
+    python -m study --checkpoint out/study/large/cofine/0/checkpoint.pt --pack study/cofine/checkpoint.pt
 
 After a stop the same command goes on. study/README.md says more.
 """
@@ -15,7 +16,7 @@ import json
 import sys
 from pathlib import Path
 
-from study.ask import ask
+from study.ask import ask, pack
 from study.runs import study
 from study.tables import recipes_figure, samples_figure, tables
 
@@ -40,6 +41,8 @@ def arguments():
         "writes lines.json and lines.png beside it")
     add("--lines", nargs="+", default=["emergent"], metavar="NAME",
         help="tables, groups or lines of suites.py: generalisation, emergent, thought, symbols, sums ...")
+    add("--pack", default="", metavar="FILE", help="write the weights of --checkpoint alone, in half the "
+        "bytes, and do nothing else")
     return parser.parse_args()
 
 
@@ -58,6 +61,8 @@ def main():
     try:
         if args.trials < 1:
             raise ValueError(f"trials = {args.trials}; at least one is needed")
+        if args.pack:
+            return pack(args.checkpoint, args.pack)
         if args.checkpoint:
             return ask(args.checkpoint, args.lines, args.trials)
         if not show:

@@ -1,7 +1,8 @@
 """
 Any line of the paper's tables, asked of one trained model: the rates with all controls, and a picture of how
-the first trials ended.
+the first trials ended; and a checkpoint made small.
 """
+import hashlib
 import json
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 import eval as evaluation
+import train
 from eval import Policy
 from study.runs import last_place
 from study.suites import suites
@@ -41,6 +43,21 @@ def ask(checkpoint, names, n_trials):
             print(f"{table}, average of groups: " + ", ".join(
                 f"{driver} {100 * mean[0]:.0f} %" for driver, mean in means.items() if mean))
     sheet(policy, lines, folder / "lines.png")
+
+
+def pack(checkpoint, path):
+    """
+    Writes the weights of a checkpoint alone, rounded to bfloat16. Whatever reads a checkpoint reads this one,
+    too, but --resume: it has no memory of its optimizers. Prints its size and hash.
+    """
+    state, here = train.load(checkpoint), train.Config()
+    state["model"] = {name: p.bfloat16() for name, p in state["model"].items()}
+    state["config"].update(out_dir=here.out_dir, data_dir=here.data_dir, init_from="")  # folders of one machine
+    del state["version"]
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    train.save(path, **{**state, "optimizers": {}})
+    content = Path(path).read_bytes()
+    print(f"{path}: {len(content):,} bytes, SHA-256 {hashlib.sha256(content).hexdigest()}")
 
 
 def sheet(policy, lines, path, n=3, size=200):

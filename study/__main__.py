@@ -3,6 +3,7 @@ The paper's tables in small: trains every recipe, asks it every line, and keeps 
 
     python -m study                                      # all runs of configs/study.toml; stop it at any time
     python -m study --only large/cofine/ large/fine/     # some of them; --seeds 0 for one seed
+    python -m study --jobs 1                             # one run at a time, with all cores
     python -m study --config configs/full.toml --out_dir out/full
     python -m study --tables                             # the tables of RESULTS.md, from study/results.json
     python -m study --figures                            # its figures, from the same file
@@ -13,6 +14,7 @@ After a stop the same command goes on. study/README.md says more.
 """
 import argparse
 import json
+import signal
 import sys
 from pathlib import Path
 
@@ -33,6 +35,8 @@ def arguments():
         "--figures study/results.json)")
     add("--seeds", type=int, nargs="+", default=[0, 1, 2])
     add("--trials", type=int, default=70, help="of a line and seed (70); the tables add up the seeds")
+    add("--jobs", type=int, help="trainings and measurements at a time, each with one thread (as many as "
+        "there are cores; 1 on a GPU)")
     add("--only", nargs="+", default=(), metavar="RUN",
         help='runs whose names begin so: "large/cofine", "small" ...')
     add("--tables", action="store_true", help="print the tables of a results file and do nothing else")
@@ -61,12 +65,14 @@ def main():
     try:
         if args.trials < 1:
             raise ValueError(f"trials = {args.trials}; at least one is needed")
+        if args.jobs is not None and args.jobs < 1:
+            raise ValueError(f"jobs = {args.jobs}; at least one is needed")
         if args.pack:
             return pack(args.checkpoint, args.pack)
         if args.checkpoint:
             return ask(args.checkpoint, args.lines, args.trials)
         if not show:
-            study(args.config, args.out_dir, path, args.seeds, args.trials, args.only)
+            study(args.config, args.out_dir, path, args.seeds, args.trials, args.only, args.jobs)
         results = json.loads(path.read_text())
         if args.figures:
             draw(results, HERE)
@@ -79,4 +85,5 @@ def main():
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)       # a scheduler's stop is like Ctrl-C
     main()

@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 import eval as evaluation
 import train
 from eval import Policy
-from study.runs import last_place
+from study.measure import last_place
 from study.suites import suites
 from study.tables import average
 from world import web

@@ -1,5 +1,6 @@
 """
-The study: which runs there are, how one is trained and measured, and how all of it goes on after a stop.
+The study: which runs there are, how one is trained, and how all are trained and measured, several at a time,
+and go on after a stop. What is measured of a run stands in measure.py.
 
 A run is size/recipe/seed; "small" is half the width. The recipes have the same number of robot samples:
 
@@ -12,33 +13,31 @@ A run is size/recipe/seed; "small" is half the width. The recipes have the same 
     words            cofine where the web never tells a position: two steps of transfer instead of one
     plan, no plan    cofine, and 600 steps more with wishes, answered with a plan or without (section 4.4)
 
-The results file holds every number, and is written after each line of a table:
+The results file holds every number:
 
     "settings"       the preset and the trials that it belongs to
     "runs"           run -> {"settings": what differs from the preset, "measured at": commit,
-                             "training": how its log ends, "rows": as eval.measure returns them,
+                             "training": how its log ends, "rows": as eval.measure has them,
                              "web before", "web": web_answers after the web stage and in the end,
                              "links": where_it_breaks, "plans": printed_plans}
     "controls"       seed -> {"drivers": rows of random and expert, "untrained": rows of wishes before "plan"}
 """
 import json
 import os
-import re
+import signal
 import subprocess
 import sys
+import time
 import tomllib
+from collections import Counter
+from multiprocessing import connection, get_context
 from pathlib import Path
-
-import numpy as np
 
 import data
 import eval as evaluation
 import train
-from eval import Policy, agrees
-from study.suites import CHAIN_OF_THOUGHT, EMERGENT, suites, templates_of, web_questions, world_table
-from tokenizer import prompt
-from world import trials, web
-from world.scene import VOCABULARIES, World
+from study.measure import PLAN_LEN, brings_controls, keep, measure_run
+from study.suites import suites, world_table
 
 ROOT = Path(__file__).parent.parent
 # questions that are answered in words alone; the model then learns places from the robot's pictures alone
@@ -48,8 +47,7 @@ WORDS = dict.fromkeys(
 # a plan says names: what the web is asked where the robot is told wishes
 NAMES = {"wish": 4, "what at": 3, "what category": 2, "caption": 1, "locate": 1, "goal": 2,
          "goal category": 1, "where category": 1}
-THOUGHT_STEPS, PLAN_LEN = 600, 16                   # steps with wishes; most tokens of a plan
-N_WEB = 100                                         # pictures that each web question is asked about
+THOUGHT_STEPS = 600                                 # steps with wishes
 PARTS = {1: "", .5: "-half", .25: "-quarter"}       # of the samples of the second stage
 TABLES_4_5 = ("generalisation", "emergent")
 
@@ -137,43 +135,205 @@ def toml(value):
 
 def train_run(folder, preset):
     """
-    Trains one run in a process of its own, from its last checkpoint if it was stopped. Its complete preset is
-    beside it, so that python train.py --config FOLDER/preset.toml is the same run. Returns how its log ends.
+    Trains one run, from its last checkpoint if it was stopped. Its complete preset is beside it, so that
+    python train.py --config FOLDER/preset.toml is the same run.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    preset = {**preset, "out_dir": str(folder), "trials": 0}
-    path, checkpoint = folder / "preset.toml", folder / "checkpoint.pt"
+    preset, checkpoint = {**preset, "out_dir": str(folder), "trials": 0}, folder / "checkpoint.pt"
+    path, done = folder / "preset.toml", 0
     path.write_text("".join(f"{key} = {toml(value)}\n" for key, value in preset.items()), encoding="utf-8")
     config = train.read_config(["--config", str(path)])
-    total, done, how = config.n_pretrain + config.steps, 0, ["--config", path]
     if checkpoint.exists():
         state = train.load(checkpoint)
-        done, how = state["step"], ["--resume", "--out_dir", folder]
+        done = state["step"]
         for key, value in vars(config).items():
             if key != "out_dir" and state["config"][key] != value:
                 raise ValueError(f"{folder} was trained with {key} = {state['config'][key]!r}, not "
                                  f"{value!r}; move it away, or give another --out_dir")
-    if done < total:
-        process = subprocess.Popen([sys.executable, ROOT / "train.py", *how])
-        try:
-            if process.wait():
-                raise ValueError(f"the training of {folder} ended with an error, see above")
-        except KeyboardInterrupt:                   # it was told, too: let it save its checkpoint
-            process.wait()
-            raise
-    last = json.loads((folder / "log.jsonl").read_text().splitlines()[-1])
-    return {"steps": total, "robot_samples": config.steps * round(config.batch_size * config.robot_fraction),
-            **{key: last[key] for key in ("minutes", "samples_per_s", "accuracy", "action") if key in last}}
+    if done < config.n_pretrain + config.steps:
+        train.train(config, resume=done > 0)
+
+
+def last_line(folder):
+    """the last whole line of a run's log.jsonl, {"step": 0} if there is none"""
+    path = folder / "log.jsonl"
+    lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
+    return json.loads(lines[-1]) if lines else {"step": 0}
 
 
 # ----------------------------------------------------------------------------------------------------------
-# the study
+# the study: jobs, which are ("train", run) or ("measure", run), several at a time
 
-def keep(results, path):
-    """write beside it, then rename: what was measured is never lost"""
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(results, indent=1))
-    os.replace(temporary, path)
+def study(preset_file, out, path, seeds, n_trials, only=(), jobs=None):
+    """
+    Trains and measures all runs, or those whose names begin as `only` says. out: the folder of the runs; path:
+    the results file. What is in it already is not done again. jobs: how many at a time; None: as many as there
+    are cores, or one on a GPU. Returns the results.
+    """
+    work = Study(preset_file, Path(out).resolve(), path, seeds, n_trials, only, jobs)
+    if any(what == "train" for what, _ in work.waiting):
+        data.open_logs(work.config)     # recordings are drawn now, once, and not by all runs at the same time
+    print(f"{len(work.waiting)} jobs, {work.at_once} at a time; a run's folder has its train.log and "
+          "measure.log", flush=True)
+    failed = in_turn(work.waiting, work.at_once, work.start, work.collect, work.ended)
+    keep(work.results, path)
+    if failed:
+        raise ValueError("some jobs failed; all others are done\n" + "\n".join(map(work.why, failed)))
+    return work.results
+
+
+def in_turn(waiting, n, start, collect, ended):
+    """
+    Does all jobs, n at a time, each in a process of its own. waiting: job -> the job that must end before it.
+    start(job) gives its process, collect(job) takes what it has found so far, and ended(job, well) is told.
+    Returns the jobs that failed, and those that waited for them. After Ctrl-C every process is told to stop.
+    """
+    running, failed = {}, []
+    try:
+        while waiting or running:
+            for job, before in list(waiting.items()):
+                if before in failed:
+                    del waiting[job]
+                    failed.append(job)
+                elif before not in waiting and before not in running and len(running) < n:
+                    del waiting[job]
+                    running[job] = start(job)
+            # until one ends, or a minute has passed
+            connection.wait([process.sentinel for process in running.values()], 60 if running else 0)
+            for job, process in list(running.items()):
+                over = not process.is_alive()
+                collect(job)
+                if over:
+                    del running[job]
+                    failed += [job] if process.exitcode else []
+                    ended(job, process.exitcode == 0)
+    finally:
+        for process in running.values():
+            process.terminate()                     # a training saves its checkpoint first
+        for job, process in running.items():
+            process.join()
+            collect(job)
+    return failed
+
+
+def in_child(log, function, *args):
+    """how a process begins: what it prints goes to the end of a file, and an expected error is one line"""
+    data.helper()
+    with open(log, "a") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    try:
+        function(*args)
+    except (ValueError, OSError, FloatingPointError) as e:
+        sys.exit(f"error: {e}")
+
+
+class Study:
+    """
+    What is to be done, and what was found. Only this class writes the results file; a process that measures
+    writes its own part of it, measured.json in the folder of its run.
+    """
+
+    def __init__(self, preset_file, out, path, seeds, n_trials, only, jobs):
+        self.out, self.path, self.n_trials = out, path, n_trials
+        self.config = train.read_config(["--config", str(preset_file)])
+        self.preset = tomllib.loads(Path(preset_file).read_text(encoding="utf-8"))
+        self.results = open_results(path, {"preset": self.preset, "trials": n_trials})
+        every = runs(self.config, seeds)
+        for start in only:
+            if not any(name.startswith(start) for name in every):
+                raise ValueError(f"no run begins with {start!r}; with these seeds there are "
+                                 f"{', '.join(every)}")
+        self.runs = {name: run for name, run in every.items() if not only or name.startswith(tuple(only))}
+        self.configs = {name: train.Config(**{**self.preset, **settings})
+                        for name, (settings, _) in self.runs.items()}
+        self.waiting = {}
+        for name, (settings, _) in self.runs.items():
+            if not self.is_trained(name):
+                self.waiting["train", name] = ("train", settings.get("init_from", "").rpartition("/")[0])
+            if not self.is_measured(name):
+                self.waiting["measure", name] = ("train", name)
+        device = train.pick_device(self.config.device)
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        self.at_once = min(jobs or (cores if device.type == "cpu" else 1), len(self.runs))
+        if self.at_once > 1:            # two runs of one thread each are faster than one run of two threads
+            os.environ["OMP_NUM_THREADS"] = "1"
+        self.results["device"] = f"{evaluation.device_name(device)}, {self.at_once} runs at a time"
+        self.began, self.units, self.seconds = {}, Counter(), Counter()
+
+    def is_trained(self, name):
+        return "training" in self.results["runs"].get(name, {})
+
+    def is_measured(self, name):
+        """are all lines of its tables there? (measure_run asks them last)"""
+        run, tables = self.results["runs"].get(name, {}), self.runs[name][1]
+        asked = {line.name for line in suites(vars(self.configs[name])) if line.table in tables}
+        return "rows" in run and asked <= {row["line"] for row in run["rows"]}
+
+    def start(self, job):
+        (what, name), (settings, tables) = job, self.runs[job[1]]
+        folder, seed = self.out / name, settings["seed"]
+        folder.mkdir(parents=True, exist_ok=True)
+        run = self.results["runs"].setdefault(name, {"settings": settings, "measured at": commit()})
+        if what == "train":
+            begin = {"init_from": str(self.out / settings["init_from"])} if "init_from" in settings else {}
+            task = (train_run, folder, {**self.preset, **settings, **begin})
+        else:
+            controls = self.results["controls"].get(str(seed), {}) if brings_controls(name) else {}
+            keep({"run": run, "controls": controls}, folder / "measured.json")
+            task = (measure_run, name, folder, tables, seed, self.n_trials)
+        self.began[job] = time.monotonic(), last_line(folder)["step"]
+        process = get_context("spawn").Process(target=in_child, args=(folder / f"{what}.log", *task))
+        # Ctrl-C reaches all processes of a terminal: this one inherits that it takes no notice of it
+        handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        process.start()
+        signal.signal(signal.SIGINT, handler)
+        return process
+
+    def collect(self, job):
+        what, name = job
+        if what == "measure":
+            found = json.loads((self.out / name / "measured.json").read_text())
+            self.results["runs"][name] = found["run"]
+            if found["controls"]:
+                self.results["controls"][str(self.runs[name][0]["seed"])] = found["controls"]
+            keep(self.results, self.path)
+
+    def ended(self, job, well):
+        """one line for people, and what the log of a training says in the end"""
+        (what, name), (began, step) = job, self.began[job]
+        seconds, last, config = time.monotonic() - began, last_line(self.out / name), self.configs[job[1]]
+        if what == "train" and well:
+            self.results["runs"][name]["training"] = {
+                "steps": last["step"],
+                "robot_samples": config.steps * round(config.batch_size * config.robot_fraction),
+                **{key: last[key] for key in ("minutes", "samples_per_s", "accuracy", "action")
+                   if key in last}}
+            keep(self.results, self.path)
+        if well:
+            self.units[what] += last["step"] - step if what == "train" else 1
+            self.seconds[what] += seconds
+        how = f"{what} {name}" if well else f"FAILED: {what} {name}"
+        print(f"{time.strftime('%H:%M')}  {how}, {seconds / 60:.1f} minutes{self.when()}", flush=True)
+
+    def when(self):
+        """when all will be done, from the seconds of a step and of a measurement so far, if there are any"""
+        left = {"train": sum(config.n_pretrain + config.steps - last_line(self.out / name)["step"]
+                             for name, config in self.configs.items() if not self.is_trained(name)),
+                "measure": sum(not self.is_measured(name) for name in self.runs)}
+        left = {what: n for what, n in left.items() if n > 0}
+        if not left or any(not self.units[what] for what in left):
+            return ""
+        seconds = sum(n * self.seconds[what] / self.units[what] for what, n in left.items()) / self.at_once
+        return time.strftime("; all done at about %H:%M on %A", time.localtime(time.time() + seconds))
+
+    def why(self, job):
+        """a line about a job that failed: how its log ends"""
+        what, name = job
+        log = self.out / name / f"{what}.log"
+        if job not in self.began:
+            return f"{what} {name}: not begun, it needs one that failed"
+        said = log.read_text(errors="replace").splitlines() or [""]
+        return f"{what} {name}: {said[-1]} ({log})"
 
 
 def commit():
@@ -192,199 +352,3 @@ def open_results(path, settings):
         raise ValueError(f"{path} was measured with other settings (preset or trials); move it away, or give "
                          "another --results")
     return results
-
-
-def study(preset_file, out, path, seeds, n_trials, only=()):
-    """
-    Trains and measures all runs, or those whose names begin as `only` says. out: the folder of the runs;
-    path: the results file. What is in it already is not done again. Returns the results.
-    """
-    out = Path(out).resolve()
-    out.mkdir(parents=True, exist_ok=True)
-    config = train.read_config(["--config", str(preset_file)])
-    preset = tomllib.loads(Path(preset_file).read_text(encoding="utf-8"))
-    results = open_results(path, {"preset": preset, "trials": n_trials})
-    every = runs(config, seeds)
-    for start in only:
-        if not any(name.startswith(start) for name in every):
-            raise ValueError(f"no run begins with {start!r}; with these seeds there are {', '.join(every)}")
-    results["device"] = evaluation.device_name(train.pick_device("auto"))
-    for name, (settings, tables) in every.items():
-        if only and not name.startswith(tuple(only)):
-            continue
-        run = results["runs"].setdefault(name, {"settings": settings, "measured at": commit()})
-        if "training" not in run:
-            start = {"init_from": str(out / settings["init_from"])} if "init_from" in settings else {}
-            run["training"] = train_run(out / name, {**preset, **settings, **start})
-            keep(results, path)
-        measure_run(results, path, name, out / name, tables, settings["seed"], n_trials)
-    return results
-
-
-def measure_run(results, path, name, folder, tables, seed, n):
-    """all that is measured of one trained run, but what the results have already"""
-    run, checkpoint = results["runs"][name], folder / "checkpoint.pt"
-    policy = Policy(checkpoint)
-    every = suites(policy.config)
-    lines = [line for line in every if line.table in tables]
-    first = evaluation.TRIAL_SEED + 10_000 * seed   # other scenes for every seed, the same for every recipe
-    whole, plan = name.startswith("large/cofine/"), name.startswith("large/plan/")
-
-    def rows(into, key, lines, drivers):
-        measured = into.setdefault(key, [])
-        for line in lines:
-            if not any((row["table"], row["line"]) == (line.table, line.name) for row in measured):
-                measured += evaluation.measure(policy, [line], n, drivers, first)
-                keep(results, path)
-
-    def once(key, make):
-        if key not in run:
-            run[key] = make()
-            keep(results, path)
-
-    rows(run, "rows", lines, evaluation.DRIVERS[:3 if whole or plan else 1])
-    if whole:
-        controls = results["controls"].setdefault(str(seed), {})
-        rows(controls, "untrained", [line for line in every if line.table == "thought"], ("policy",))
-        rows(controls, "drivers", every, ("random", "expert"))
-        moves = [line for line in lines if line.name == "seen"
-                 or any(template.startswith("move") for template in templates_of(line.name))]
-        once("links", lambda: where_it_breaks(checkpoint, moves, first, n))
-    if "emergent" in tables:
-        once("web", lambda: web_answers(checkpoint, N_WEB))
-        if (folder / "web.pt").exists():
-            once("web before", lambda: web_answers(folder / "web.pt", N_WEB))
-    if plan:
-        once("plans", lambda: printed_plans(checkpoint, lines, first, n))
-
-
-# ----------------------------------------------------------------------------------------------------------
-# what else is measured of a model
-
-def web_answers(checkpoint, n):
-    """right answers to the web questions behind each emergent line, and to names: line -> [right, asked]"""
-    policy, found = Policy(checkpoint), {}
-    vocabulary, size = world_table(policy.config)["vocabulary"], policy.config["image_size"]
-    names = web.on_the_web(vocabulary)["names"]
-    asked = {"names": [("locate", None)]}
-    if VOCABULARIES[vocabulary]["cards"]:
-        asked.update({line: web_questions(line) for group in EMERGENT.values() for line in group})
-    for line, questions in asked.items():
-        pairs = []
-        for question_type, about in questions:
-            rows = zip(*trials.questions(vocabulary, size, question_type, n, names, about))
-            pairs.append(evaluation.quiz(policy, [(*row, 2) for row in rows]))      # 2 of 32 cells may be off
-        found[line] = np.sum(pairs, 0).tolist()
-    return found
-
-
-def scenes(line, first, n):
-    """the worlds of n trials of a line, reset"""
-    worlds = []
-    for seed in range(first, first + n):
-        trial = line.make()
-        trial.reset(seed=seed)
-        worlds.append(trial.world)
-    return worlds
-
-
-def facts_by_name(world):
-    return {fact["name"]: fact for fact in world.facts()}
-
-
-def fetched(world):
-    """lets the expert lift what is to be moved, in 20 steps at most: does it hold it then?"""
-    a = world.task.a
-    while not (world.held is a and world.hand[2] > .09) and world.steps < 20:
-        world.step(world.lift() if world.held is a else world.expert())
-    return world.held is a
-
-
-def where_it_breaks(checkpoint, lines, first, n_trials):
-    """
-    The chain from word to movement, link by link, in the robot's own picture, once the expert has fetched
-    what is to be moved (a). The goal (b) is called by its plain name. line -> [right, asked] of
-
-        "where"     where is b?
-        "way"       which way is b from the gripper?
-        "place"     the thought before the action ends with the place of b
-        "action"    dx and dy are those of the expert
-    """
-    policy, found = Policy(checkpoint, temperature=0), {}
-    for line in lines:
-        worlds = [w for w in scenes(line, first, n_trials) if w.task.skill == "move near" and fetched(w)]
-        if not worlds:
-            continue
-        pictures, names = [w.observe()["image"] for w in worlds], [w.task.b.name for w in worlds]
-        facts = [facts_by_name(w) for w in worlds]
-        places = [web.place(f[b]) for f, b in zip(facts, names)]
-        ways = [web.step_toward(f["gripper"], f[b]) for f, b in zip(facts, names)]
-        where = policy.answer(pictures, [f"Q: where is the {b}? A:" for b in names], 3)
-        way = policy.answer(pictures, [f"Q: which way is the {b} from the gripper? A:" for b in names], 3)
-        asked = [prompt(f"move {w.task.a.name} near {b}") for w, b in zip(worlds, names)]
-        answers, thoughts = policy.decide(pictures, asked, [np.random.default_rng(0) for _ in asked])
-        moves = policy.actions.bins(answers)[:, 0, 1:3]
-        wanted = policy.actions.bins([w.expert() for w in worlds])[:, 1:3]
-        n, thoughts = len(worlds), map(last_place, thoughts)
-        has_places = world_table(policy.config)["places"]
-        found[line.name] = {"where": [sum(map(agrees, where, places)), n],
-                            "way": [sum(agrees(said, right, 0) for said, right in zip(way, ways)), n],
-                            "place": [sum(map(agrees, thoughts, places)), n if has_places else 0],
-                            "action": [int((moves == wanted).all(1).sum()), n]}
-    return found
-
-
-def printed_plans(checkpoint, lines, first, n):
-    """
-    What the model says before it acts, in the first picture of n trials, and two reasons for it: does it call
-    the thing by its name when asked what is there, and does it answer such wishes about web pictures?
-    line -> {"plan", "name", "web": [right, asked], "said": five of [instruction, plan, what was meant]}
-    """
-    policy, found = Policy(checkpoint, temperature=0), {}
-    for line in lines:
-        worlds = scenes(line, first, n)
-        pictures, facts = [w.observe()["image"] for w in worlds], [facts_by_name(w) for w in worlds]
-        asked = [line.prompt(w.instruction) for w in worlds]
-        plans = list(map(plan_in, policy.decide(pictures, asked, [np.random.default_rng(0)] * n)[1]))
-        meant = [World.describe(w.task.skill, w.task.a, w.task.b) for w in worlds]
-        at = [web.place(f[w.task.a.name]) for f, w in zip(facts, worlds)]
-        named = policy.answer(pictures, [f"Q: what is at{place}? A:" for place in at])
-        found[line.name] = {
-            "plan": [sum(map(same_plan, plans, meant)), n],
-            "name": [sum(said.strip() == w.task.a.name for said, w in zip(named, worlds)), n],
-            "web": wishes_on_the_web(policy, line.name, n),
-            "said": [[w.instruction, said, right] for w, said, right in zip(worlds, plans, meant)][:5]}
-    return found
-
-
-def wishes_on_the_web(policy, line, n):
-    """
-    right plans and wishes asked, of the skill and the things of a line, about n web pictures that training
-    has not seen
-    """
-    (skill, whose), vocabulary = CHAIN_OF_THOUGHT[line], world_table(policy.config)["vocabulary"]
-    begin = f" Plan: {skill.split()[0]} "
-    pictures, wishes, plans = trials.questions(
-        vocabulary, policy.config["image_size"], "wish", n, VOCABULARIES[vocabulary][whose],
-        fits=lambda answer: answer.startswith(begin), tries=100)
-    said = policy.answer(pictures, wishes, PLAN_LEN) if pictures else []
-    return [sum(same_plan(plan_in(a), plan_in(b)) for a, b in zip(said, plans)), len(plans)]
-
-
-def plan_in(thought):
-    """Example: plan_in(" Plan: pick red can. 12 20 12 20") -> "pick red can"; "" if there is no plan"""
-    found = re.match(" ?Plan:([^.]*)", thought)
-    return found[1].strip() if found else ""
-
-
-def last_place(thought):
-    """Example: last_place(" Plan: pick red can. 12 20 12 20") -> "12 20"; "" if there are no places"""
-    found = re.search(r"\d+ \d+$", thought)
-    return found[0] if found else ""
-
-
-def same_plan(said, meant):
-    """Together is together: same_plan("move apple near red can", "move red can near apple") -> True"""
-    skill, _, what = said.partition(" ")
-    same_skill, _, same_what = meant.partition(" ")
-    return skill == same_skill and sorted(what.split(" near ")) == sorted(same_what.split(" near "))

@@ -186,7 +186,7 @@ def recipes_table(results):
 
 
 def links_table(results):
-    """runs.where_it_breaks"""
+    """measure.where_it_breaks"""
     found, rows = [run["links"] for run in results["runs"].values() if "links" in run], []
     for line in dict.fromkeys(line for links in found for line in links):
         of_seeds = [links[line] for links in found if line in links]
@@ -197,7 +197,7 @@ def links_table(results):
 
 
 def thought_table(results):
-    """the last three columns: runs.printed_plans"""
+    """the last three columns: measure.printed_plans"""
     columns = {"with a plan": pooled(results, "large/plan"), "without": pooled(results, "large/no plan"),
                "never trained on wishes": controls(results, "untrained", "policy"),
                "blank": pooled(results, "large/plan", "blank instruction"),

@@ -1,17 +1,25 @@
 """the study: its runs, how it goes on after a stop, and what it shows of what was measured"""
+import contextlib
 import json
+import multiprocessing
+import os
+import shutil
+import signal
 import sys
+import time
 import tomllib
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import eval as evaluation
 import train
 from study import __main__ as command
-from study import ask, runs, suites, tables
+from study import ask, measure, runs, suites, tables
+from world import record
 from world.scene import World
 
 ROOT = Path(__file__).parent.parent
@@ -35,16 +43,17 @@ data_dir = "DATA"
 [[robot]]
 format = "world"
 vocabulary = "medium"
-episodes = 60
+episodes = 50
 days = true
 places = true
 
 [[web]]
 format = "world"
 vocabulary = "medium"
-pictures = 60
+pictures = 50
 questions = {locate = 1, way = 1, "where sum" = 1, translation = 1, goal = 1}
 """
+FORK = multiprocessing.get_context("fork")
 FEW = ("seen", "objects, hard", "sums", "a wish")   # a line of each kind, for speed
 
 
@@ -59,9 +68,13 @@ def preset(tmp_path_factory):
 @pytest.fixture(scope="module")
 def few_lines():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runs, "suites", lambda config: [s for s in suites.suites(config) if s.name in FEW])
+        for module in (runs, measure):
+            patch.setattr(module, "suites", lambda config: [s for s in suites.suites(config) if s.name in FEW])
         patch.setattr(runs, "THOUGHT_STEPS", 2)
-        patch.setattr(runs, "N_WEB", 2)
+        patch.setattr(measure, "N_WEB", 2)
+        # forked, not begun anew: they know these patches, and neither import torch nor make the corpus
+        patch.setattr(runs, "get_context", lambda kind: FORK)
+        record.corpus("medium")
         yield
 
 
@@ -117,33 +130,58 @@ def test_a_preset_is_written_as_toml_that_reads_the_same():
 # ----------------------------------------------------------------------------------------------------------
 # the study on a tiny preset
 
+def stop_the_study():
+    """Ctrl-C, as the process that trains or measures sees it: its parent is told, and tells it"""
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+    os.kill(os.getppid(), signal.SIGINT)
+    for _ in range(6000):
+        if signal.SIGTERM in signal.sigpending():
+            return signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
+        time.sleep(.01)
+
+
+ONLY = ("large/cofine/", "large/plan/", "large/scratch/0")
+
+
 @pytest.fixture(scope="module")
 def stopped(preset, few_lines):
-    """a study that was stopped while it measured, and then went on: folder, its results, what was trained"""
-    folder, trained, measured = preset.parent, [], []
-    args = (preset, folder / "out", folder / "results.json", [0], 2, ("large/cofine/", "large/plan/"))
-    train_run, measure = runs.train_run, evaluation.measure
+    """a study, two jobs at a time, that was stopped as it trained and as it measured: folder, results, calls, steps"""
+    folder, calls, steps = preset.parent, preset.parent / "calls", []
+    train_step, measure_line = train.train_step, evaluation.measure
 
-    def measure_once(*arguments):
-        measured.append(arguments)
-        if len(measured) == 2:
-            raise KeyboardInterrupt
-        return measure(*arguments)
+    def count(what, out_dir):
+        """the process that trains or measures stops the study; returns how often that was done"""
+        name = "/".join(Path(out_dir).parts[-3:])
+        with open(calls, "a") as f:
+            f.write(f"{what} {name}\n")
+        return calls.read_text().split("\n").count(f"{what} large/cofine/0") if "cofine" in name else 0
+
+    def step(model, micro_batches, optimizers, scale, config, ranks):
+        if count("step of", config.out_dir) == 2:
+            stop_the_study()
+        return train_step(model, micro_batches, optimizers, scale, config, ranks)
+
+    def line(policy, *more):
+        if count("line of", policy.config["out_dir"]) == 3:
+            stop_the_study()
+        return measure_line(policy, *more)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runs, "train_run", lambda where, preset: trained.append(where.parts[-2])
-                      or train_run(where, preset))
-        patch.setattr(evaluation, "measure", measure_once)
-        with pytest.raises(KeyboardInterrupt):
-            runs.study(*args)
-        patch.setattr(evaluation, "measure", measure)
-        results = runs.study(*args)
-    return folder, json.loads(json.dumps(results)), trained
+        patch.setattr(train, "train_step", step)
+        patch.setattr(evaluation, "measure", line)
+        for stops in (True, True, False):
+            with pytest.raises(KeyboardInterrupt) if stops else contextlib.nullcontext():
+                results = runs.study(preset, folder / "out", folder / "results.json", [0], 2, ONLY, 2)
+            steps.append(train.load(folder / "out/large/cofine/0/checkpoint.pt")["step"])
+    return folder, json.loads(json.dumps(results)), calls.read_text().split("\n"), steps
 
 
-def test_a_stopped_study_trains_nothing_twice_and_keeps_every_number(stopped):
-    folder, results, trained = stopped
-    assert trained == ["cofine", "plan"] and list(results["runs"]) == ["large/cofine/0", "large/plan/0"]
+def test_a_stopped_study_does_nothing_twice_and_keeps_every_number(stopped):
+    folder, results, calls, steps = stopped
+    assert steps == [2, 7, 7] and set(results["runs"]) == {"large/cofine/0", "large/plan/0", "large/scratch/0"}
     assert json.loads((folder / "results.json").read_text()) == results
+    assert [calls.count(f"step of large/{name}/0") for name in ("cofine", "scratch", "plan")] == [7, 2, 2]
+    # 1 + 4 lines of controls, 3 of its own, and the one in which it was stopped
+    assert [calls.count(f"line of large/{name}/0") for name in ("cofine", "plan")] == [9, 1]
     whole = results["runs"]["large/cofine/0"]
     asked = [(line, driver) for line in FEW[:3] for driver in evaluation.DRIVERS[:3]]
     assert [(row["line"], row["driver"]) for row in whole["rows"]] == asked
@@ -155,25 +193,34 @@ def test_a_stopped_study_trains_nothing_twice_and_keeps_every_number(stopped):
     assert sum(experts) >= 7                                # 2 trials of 4 lines
 
 
-def test_a_stopped_study_has_the_numbers_of_a_straight_one(stopped, preset, few_lines):
-    folder, results, _ = stopped
-    straight = {"settings": results["settings"], "runs": {"large/cofine/0": {"training": {}}}, "controls": {}}
-    (folder / "straight.json").write_text(json.dumps(straight))
-    runs.study(preset, folder / "out", folder / "straight.json", [0], 2, ("large/cofine/",))
-    again = json.loads((folder / "straight.json").read_text())
-    for key in ("rows", "web", "web before", "links"):
-        assert again["runs"]["large/cofine/0"][key] == results["runs"]["large/cofine/0"][key]
+def without_times(results):
+    for run in results["runs"].values():
+        run["training"].update(minutes=0, samples_per_s=0)
+    return {**results, "device": ""}
+
+
+def test_one_job_at_a_time_without_a_stop_gives_the_same_numbers(stopped, preset, few_lines, tmp_path, capsys):
+    _, results, _, _ = stopped
+    straight = runs.study(preset, tmp_path / "out", tmp_path / "results.json", [0], 2, ONLY, 1)
+    assert without_times(json.loads(json.dumps(straight))) == without_times(results)
+    said = capsys.readouterr().out.split("\n")
+    assert "6 jobs, 1 at a time" in said[-8] and [line.split(",")[0][7:] for line in said[-7:-1]] == [
+        f"{what} {name}/0" for name in ("large/cofine", "large/scratch", "large/plan") for what in ("train", "measure")]
+    assert "all done at about" not in said[-7] and all("all done at about" in line for line in said[-6:-2])
+    # what is measured is not measured again, and a new line alone is
+    runs.study(preset, tmp_path / "out", tmp_path / "results.json", [0], 2, ONLY, 1)
+    assert "0 jobs" in capsys.readouterr().out
 
 
 def test_a_run_with_wishes_starts_from_one_without_and_may_think_longer(stopped):
-    folder, _, _ = stopped
+    folder = stopped[0]
     policy = evaluation.Policy(folder / "out/large/plan/0/checkpoint.pt")
     assert suites.world_table(policy.config)["wishes"] and policy.config["thought_len"] == 4 + runs.PLAN_LEN
     assert policy.config["init_from"].endswith("out/large/cofine/0/checkpoint.pt")
 
 
 def test_other_settings_are_refused_in_one_line(stopped, preset):
-    folder, results, _ = stopped
+    folder, results = stopped[:2]
     path = folder / "results.json"
     with pytest.raises(ValueError, match="was measured with other settings"):
         runs.study(preset, folder / "out", path, [0], 3)
@@ -181,12 +228,78 @@ def test_other_settings_are_refused_in_one_line(stopped, preset):
         runs.study(ROOT / "configs/study.toml", folder / "out", ROOT / "study/results.json", [0], 70)
     with pytest.raises(ValueError, match="no run begins with 'cofine'; with these seeds there are large/"):
         runs.study(preset, folder / "out", path, [1], 2, ("cofine",))
-    with pytest.raises(ValueError, match="was trained with seed = 0, not 1; move it away"):
-        runs.train_run(folder / "out/large/cofine/0", {**results["settings"]["preset"], "seed": 1})
+
+
+def test_an_error_in_one_run_is_told_in_the_end_by_name(stopped, preset, tmp_path):
+    """in a process that begins anew, as all do without few_lines; what needs the run that failed is not begun"""
+    shutil.copytree(stopped[0] / "out/large/cofine/0", tmp_path / "out/large/scratch/0")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runs, "get_context", multiprocessing.get_context)
+        with pytest.raises(ValueError) as error:
+            runs.study(preset, tmp_path / "out", tmp_path / "results.json", [0], 2, ("large/scratch/0",))
+    first, trained, measured = str(error.value).splitlines()
+    assert first == "some jobs failed; all others are done"
+    assert trained.startswith("train large/scratch/0: error: ") and "was trained with " in trained
+    assert trained.endswith("large/scratch/0/train.log)")
+    assert measured == "measure large/scratch/0: not begun, it needs one that failed"
+    assert "training" not in json.loads((tmp_path / "results.json").read_text())["runs"]["large/scratch/0"]
+
+
+def test_jobs_run_as_soon_as_they_can_and_never_too_many():
+    """b, c and d need a; e needs c, which fails; f needs nothing, and is begun beside a; g needs a job that is done"""
+    waiting = {"a": None, "b": "a", "c": "a", "d": "b", "e": "c", "f": None, "g": "not here"}
+    order, running, most = [], set(), 0
+
+    def start(job):
+        nonlocal most
+        order.append(job)
+        running.add(job)
+        most = max(most, len(running))
+        process = FORK.Process(target=lambda: sys.exit(job == "c"))
+        process.start()
+        return process
+
+    def ended(job, well):
+        running.remove(job)
+        assert well == (job != "c")
+    failed = runs.in_turn(waiting, 2, start, lambda job: None, ended)
+    assert failed == ["c", "e"] and most == 2 and not waiting and not running
+    assert order[:2] == ["a", "f"] and sorted(order) == list("abcdfg") and order.index("d") > order.index("b")
+
+
+def test_the_study_says_when_it_will_be_done(preset, few_lines, tmp_path, monkeypatch):
+    """two jobs at a time: 4 steps of 10 s and 2 measurements of 100 s take 120 s"""
+    work = runs.Study(preset, tmp_path, tmp_path / "results.json", [0], 2, ("large/cofine/", "large/scratch/"), 2)
+    work.results["runs"]["large/cofine/0"] = {"training": {}}
+    monkeypatch.setattr(time, "time", lambda: 1e9)
+    assert work.when() == ""
+    work.units, work.seconds = {"train": 7, "measure": 0}, {"train": 70, "measure": 0}
+    assert work.when() == ""                                # nothing is known of measuring yet
+    work.units["measure"], work.seconds["measure"] = 3, 300
+    steps = work.configs["large/scratch/0"].steps
+    ends = time.localtime(1e9 + (10 * steps + 200) / 2)
+    assert work.when() == time.strftime("; all done at about %H:%M on %A", ends)
+    log = tmp_path / "large/scratch/0/log.jsonl"            # what a running training has done is no longer to do
+    log.parent.mkdir(parents=True)
+    log.write_text('{"step": 1}\n{"step"')
+    assert runs.last_line(log.parent) == {"step": 1}
+    work.seconds["train"] = 70_000
+    ends = time.localtime(1e9 + (10_000 * (steps - 1) + 200) / 2)
+    assert work.when() == time.strftime("; all done at about %H:%M on %A", ends)
+
+
+def test_there_are_as_many_jobs_as_cores_and_runs(preset, tmp_path, monkeypatch):
+    at_once = lambda only, jobs=None: runs.Study(preset, tmp_path, tmp_path / "r.json", [0], 2, only, jobs).at_once
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: range(3), raising=False)
+    four = [f"large/{name}/" for name in ("cofine", "fine", "scratch", "words")]
+    assert at_once(four) == 3 and at_once(four, 5) == 4 and at_once(four[:1]) == 1
+    monkeypatch.setattr(train, "pick_device", lambda name: torch.device("cuda", 0))
+    monkeypatch.setattr(evaluation, "device_name", str)
+    assert at_once(four) == 1 and at_once(four, 2) == 2     # a GPU is shared only if asked for
 
 
 def test_tables_and_figures_show_what_is_there_and_say_what_is_missing(stopped):
-    _, results, _ = stopped
+    results = stopped[1]
     shown = tables.tables(results)
     assert "not yet run" in shown["recipes"]
     assert "| sums |" in shown["emergent"] and "| a wish |" in shown["thought"]
@@ -200,7 +313,7 @@ def test_tables_and_figures_show_what_is_there_and_say_what_is_missing(stopped):
 
 
 def test_a_checkpoint_can_be_asked_any_line(stopped, monkeypatch, capsys):
-    folder, _, _ = stopped
+    folder = stopped[0]
     checkpoint = folder / "out/large/cofine/0/checkpoint.pt"
     asked = ["study", "--checkpoint", str(checkpoint), "--trials", "1", "--lines"]
     monkeypatch.setattr(sys, "argv", [*asked, "sums"])
@@ -245,7 +358,7 @@ def test_a_ring_is_drawn_where_the_thought_points():
     (" Plan: pick red can. 12 20 3 4", "pick red can", "3 4"), (" Plan: pick red can.", "pick red can", ""),
     (" 12 20 3 4", "", "3 4"), ("", "", ""), (" Plan: move 3 near", "move 3 near", ""), (" 7", "", "")])
 def test_plan_and_place_are_read_from_a_thought(thought, plan, place):
-    assert runs.plan_in(thought) == plan and runs.last_place(thought) == place
+    assert measure.plan_in(thought) == plan and measure.last_place(thought) == place
 
 
 class Thinker:
@@ -265,13 +378,13 @@ class Thinker:
 def test_a_printed_plan_is_right_where_it_means_the_same_things(monkeypatch):
     """two things put together may be named in either order; another skill or thing is wrong"""
     line = next(line for line in suites.suites(Thinker().config) if line.name == "a colour together")
-    worlds = runs.scenes(line, 10_000, 4)
+    worlds = measure.scenes(line, 10_000, 4)
     a, b = zip(*((world.task.a.name, world.task.b.name) for world in worlds))
     plans = [f"move {a[0]} near {b[0]}", f"move {b[1]} near {a[1]}", f"pick {a[2]}", ""]
     thoughts = [f" Plan: {plan}. 1 2 3 4" if plan else "" for plan in plans]
-    monkeypatch.setattr(runs, "Policy", lambda checkpoint, temperature: Thinker(thoughts, f" {a[0]}"))
-    monkeypatch.setattr(runs, "wishes_on_the_web", lambda policy, name, n: [0, n])
-    found = runs.printed_plans("checkpoint.pt", [line], 10_000, 4)["a colour together"]
+    monkeypatch.setattr(measure, "Policy", lambda checkpoint, temperature: Thinker(thoughts, f" {a[0]}"))
+    monkeypatch.setattr(measure, "wishes_on_the_web", lambda policy, name, n: [0, n])
+    found = measure.printed_plans("checkpoint.pt", [line], 10_000, 4)["a colour together"]
     assert found["plan"] == [2, 4] and found["name"] == [a.count(a[0]), 4] and found["web"] == [0, 4]
     meant = World.describe("move near", *worlds[1].things[:2])
     assert found["said"][1] == [worlds[1].instruction, plans[1], meant]
@@ -279,9 +392,9 @@ def test_a_printed_plan_is_right_where_it_means_the_same_things(monkeypatch):
 
 def test_a_plan_on_the_web_is_right_where_it_means_the_same_things(monkeypatch):
     meant = [" Plan: move red cup near red can.", " Plan: move red can near red bag."]
-    monkeypatch.setattr(runs.trials, "questions", lambda *args, fits, tries: ([None] * 2, [""] * 2, meant))
+    monkeypatch.setattr(measure.trials, "questions", lambda *args, fits, tries: ([None] * 2, [""] * 2, meant))
     thinker = Thinker(said=" Plan: move red can near red cup.")
-    assert runs.wishes_on_the_web(thinker, "a colour together", 2) == [1, 2]
+    assert measure.wishes_on_the_web(thinker, "a colour together", 2) == [1, 2]
 
 
 # ----------------------------------------------------------------------------------------------------------

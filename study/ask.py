@@ -52,7 +52,7 @@ def pack(checkpoint, path):
     """
     state, here = train.load(checkpoint), train.Config()
     state["model"] = {name: p.bfloat16() for name, p in state["model"].items()}
-    state["config"].update(out_dir=here.out_dir, data_dir=here.data_dir, init_from="")  # folders of one machine
+    state["config"].update(out_dir=here.out_dir, data_dir=here.data_dir, init_from="")  # paths of one machine
     del state["version"]
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     train.save(path, **{**state, "optimizers": {}})

@@ -165,9 +165,9 @@ def last_line(folder):
 
 def study(preset_file, out, path, seeds, n_trials, only=(), jobs=None):
     """
-    Trains and measures all runs, or those whose names begin as `only` says. out: the folder of the runs; path:
-    the results file. What is in it already is not done again. jobs: how many at a time; None: as many as there
-    are cores, or one on a GPU. Returns the results.
+    Trains and measures all runs, or those whose names begin as `only` says. out: the folder of the runs;
+    path: the results file. What is in it already is not done again. jobs: how many at a time; None: as many
+    as there are cores, or one on a GPU. Returns the results.
     """
     work = Study(preset_file, Path(out).resolve(), path, seeds, n_trials, only, jobs)
     if any(what == "train" for what, _ in work.waiting):

@@ -350,7 +350,8 @@ def test_jobs_come_back_in_order():
 
 
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2 if hasattr(os, "sched_getaffinity") else False, reason="one core: no helpers")
-def test_the_death_of_a_helper_process_is_noticed():
+def test_the_death_of_a_helper_process_is_noticed(monkeypatch, fork):
+    monkeypatch.setattr(data.multiprocessing, "get_context", lambda kind: fork)     # they need not import torch to die
     with pytest.raises(ValueError, match="a helper process was killed"):
         list(data.in_processes(die, range(4)))
     assert not multiprocessing.active_children()

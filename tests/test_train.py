@@ -206,32 +206,34 @@ def test_several_robots_keep_their_own_numbers(folder):
 
 # -- stopped, killed, started twice
 
-def start(folder, out, *more):
-    """training in a process of its own, on the built-in world, which any process can open"""
-    world = ["--robot", 'format="world", episodes=25', "--web", 'format="world", pictures=20']
-    return subprocess.Popen([sys.executable, "train.py", *tiny.ARGS, *world, "--text_len", "64", "--data_dir", str(folder / "data"), "--out_dir",
-                             str(folder / out), "--steps", "40", *more], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+@pytest.fixture
+def start(script, folder):
+    """train.py in a process of its own, which saves and logs each step; what it says is in the file said"""
+    return lambda out: script(train.main, ["train.py", *tiny.ARGS, *tiny.SOURCES, "--out_dir", str(folder / out), "--steps", "40",
+                                           "--log_every", "1", "--save_every", "1"], folder / f"{out} said")
 
 
 @pytest.fixture(scope="module")
 def straight(folder):
     """the run that nobody stopped"""
-    process = start(folder, "straight", "--log_every", "1", "--save_every", "1")
-    assert process.wait(100) == 0, process.stdout.read()
-    return folder / "straight"
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        tiny.install(monkeypatch)
+        return train.train(config(folder, "straight", "--steps", "40", "--log_every", "1", "--save_every", "1")).parent
 
 
 def go_on(out):
     return train.train(train.read_config(["--resume", "--out_dir", str(out)]), resume=True)
 
 
-def test_ctrl_c_saves_and_a_resumed_run_ends_as_if_nothing_had_happened(folder, straight):
-    process = start(folder, "ctrl", "--log_every", "1", "--save_every", "1")
+def test_ctrl_c_saves_and_a_resumed_run_ends_as_if_nothing_had_happened(folder, straight, start):
+    process = start("ctrl")
     while not ((folder / "ctrl/log.jsonl").exists() and (folder / "ctrl/log.jsonl").read_text().count("\n") > 3):
-        assert process.poll() is None, process.stdout.read()
-        time.sleep(.02)
-    process.send_signal(signal.SIGINT)
-    said = process.communicate(timeout=60)[0]
+        assert process.is_alive(), (folder / "ctrl said").read_text()
+        time.sleep(.002)
+    os.kill(process.pid, signal.SIGINT)
+    process.join(60)
+    said = (folder / "ctrl said").read_text()
+    assert process.exitcode == 1, said
     step = train.load(folder / "ctrl/checkpoint.pt")["step"]
     assert f"stopped after step {step}; go on with: python train.py --resume" in said and 3 < step < 43
     go_on(folder / "ctrl")
@@ -239,15 +241,15 @@ def test_ctrl_c_saves_and_a_resumed_run_ends_as_if_nothing_had_happened(folder, 
 
 
 @pytest.mark.parametrize("after", [.05, .4])
-def test_a_run_killed_at_any_moment_ends_as_if_it_had_not_been(folder, straight, after):
+def test_a_run_killed_at_any_moment_ends_as_if_it_had_not_been(folder, straight, start, after):
     """kill -9, which no process sees coming, while a checkpoint is written after every step"""
-    process, out = start(folder, f"killed{after}", "--log_every", "1", "--save_every", "1"), folder / f"killed{after}"
+    process, out = start(f"killed{after}"), folder / f"killed{after}"
     while not (out / "checkpoint.pt").exists():
-        assert process.poll() is None, process.stdout.read()
-        time.sleep(.01)
+        assert process.is_alive(), (folder / f"killed{after} said").read_text()
+        time.sleep(.002)
     time.sleep(after)
     process.kill()
-    process.wait()
+    process.join()
     go_on(out)
     assert same(weights(out / "checkpoint.pt"), weights(straight / "checkpoint.pt"))
     assert [m["step"] for m in log_of(out)] == [m["step"] for m in log_of(straight)]

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from world import __main__ as world_command
 from world import draw, trials, web
 from world.scene import (ACTION_HIGH, ACTION_LOW, ACTION_NAMES, INSTRUCTIONS, KINDS, MAX_STEPS, ROBOT_WORDS,
                          SKILLS, UNSEEN_PAIRS, VOCABULARIES, WEB_WORDS, Request, Task, Thing, World, level,
@@ -549,11 +550,11 @@ def test_instructions_have_the_papers_form():
 
 
 def test_python_m_world_draws_everything_and_says_so(tmp_path):
-    def run(*arguments):
-        command = [sys.executable, "-m", "world", *arguments]
-        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    done = run(str(tmp_path / "world.png"))
+    command = [sys.executable, "-m", "world", str(tmp_path / "world.png")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0 and "8 skills, 20 things" in done.stdout and (tmp_path / "world.png").exists()
-    assert run().returncode == 2                            # without a file it overwrites nothing
-    failed = run(str(tmp_path / "no such folder" / "world.png"))
-    assert failed.returncode == 1 and failed.stderr.startswith("error: ") and failed.stderr.count("\n") == 1
+    with pytest.raises(SystemExit) as left:                 # without a file it overwrites nothing
+        world_command.main([])
+    assert left.value.code == 2
+    with pytest.raises(SystemExit, match="^error: [^\n]*$"):
+        world_command.main([str(tmp_path / "no such folder" / "world.png")])

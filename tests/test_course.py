@@ -152,8 +152,9 @@ def graded(job):
 
 
 def run(jobs):
-    """each in a child of its own, two at a time; torch is imported once, before"""
+    """each in a child of its own, two at a time; torch is imported once, before, and what optimizers import"""
     import eval                                                             # noqa: F401
+    import torch._dynamo                                                    # noqa: F401
     with multiprocessing.get_context("fork").Pool(2, maxtasksperchild=1) as pool:
         return pool.map(graded, jobs, chunksize=1)
 

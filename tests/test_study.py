@@ -53,7 +53,6 @@ vocabulary = "medium"
 pictures = 50
 questions = {locate = 1, way = 1, "where sum" = 1, translation = 1, goal = 1}
 """
-FORK = multiprocessing.get_context("fork")
 FEW = ("seen", "objects, hard", "sums", "a wish")   # a line of each kind, for speed
 
 
@@ -66,15 +65,15 @@ def preset(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def few_lines():
+def few_lines(fork):
     with pytest.MonkeyPatch.context() as patch:
         for module in (runs, measure):
             patch.setattr(module, "suites", lambda config: [s for s in suites.suites(config) if s.name in FEW])
         patch.setattr(runs, "THOUGHT_STEPS", 2)
         patch.setattr(measure, "N_WEB", 2)
-        # forked, not begun anew: they know these patches, and neither import torch nor make the corpus
-        patch.setattr(runs, "get_context", lambda kind: FORK)
+        patch.setattr(runs, "get_context", lambda kind: fork)      # forks know these patches, and the words of the world
         record.corpus("medium")
+        patch.setattr(measure, "EMERGENT", {group: lines for group, lines in measure.EMERGENT.items() if "sums" in lines})
         yield
 
 
@@ -168,6 +167,7 @@ def stopped(preset, few_lines):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(train, "train_step", step)
         patch.setattr(evaluation, "measure", line)
+        signal.signal(signal.SIGINT, signal.default_int_handler)        # a shell's background job would not hear it
         for stops in (True, True, False):
             with pytest.raises(KeyboardInterrupt) if stops else contextlib.nullcontext():
                 results = runs.study(preset, folder / "out", folder / "results.json", [0], 2, ONLY, 2)
@@ -245,7 +245,7 @@ def test_an_error_in_one_run_is_told_in_the_end_by_name(stopped, preset, tmp_pat
     assert "training" not in json.loads((tmp_path / "results.json").read_text())["runs"]["large/scratch/0"]
 
 
-def test_jobs_run_as_soon_as_they_can_and_never_too_many():
+def test_jobs_run_as_soon_as_they_can_and_never_too_many(fork):
     """b, c and d need a; e needs c, which fails; f needs nothing, and is begun beside a; g needs a job that is done"""
     waiting = {"a": None, "b": "a", "c": "a", "d": "b", "e": "c", "f": None, "g": "not here"}
     order, running, most = [], set(), 0
@@ -255,7 +255,7 @@ def test_jobs_run_as_soon_as_they_can_and_never_too_many():
         order.append(job)
         running.add(job)
         most = max(most, len(running))
-        process = FORK.Process(target=lambda: sys.exit(job == "c"))
+        process = fork.Process(target=lambda: sys.exit(job == "c"))
         process.start()
         return process
 

@@ -313,7 +313,7 @@ class VLA(nn.Module):
 
     # -- generation ----------------------------------------------------------------------------------------
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def generate(self, images, prompts, n_new, allowed=None, eos=None, cache=True, temperature=0.0,
                  uniform=None):
         """

@@ -164,18 +164,14 @@ class Block(nn.Module):
 
 
 class KVCache:
-    """keys and values of one layer, in memory laid out once: (B, H, T_max, D)"""
-
-    def __init__(self, B, n_head, T_max, D, device, dtype):
-        self.k = torch.zeros(B, n_head, T_max, D, device=device, dtype=dtype)
-        self.v = torch.zeros_like(self.k)
-        self.T = 0
+    """keys and values of one layer, as far as the sequence has been read: (B, H, T, D)"""
+    k = v = None
 
     def append(self, k, v):
-        T = self.T + k.size(2)
-        self.k[:, :, self.T:T], self.v[:, :, self.T:T] = k, v
-        self.T = T
-        return self.k[:, :, :T].to(k.dtype), self.v[:, :, :T].to(v.dtype)
+        if self.k is not None:
+            k, v = torch.cat((self.k, k), dim=2), torch.cat((self.v, v), dim=2)
+        self.k, self.v = k, v
+        return k, v
 
 
 class ViT(nn.Module):
@@ -344,8 +340,7 @@ class VLA(nn.Module):
         bias = self.attention_bias(segment, answer)
         position = N + torch.where(answer, lengths[:, None] + index - P, index)
         picture = self.encode_images(images)
-        caches = [KVCache(B, config.n_head, N + P + n_new, config.n_embd // config.n_head, device,
-                          picture.dtype) for _ in self.blocks] if cache else None
+        caches = [KVCache() for _ in self.blocks] if cache else None
 
         done = torch.zeros(B, dtype=torch.bool, device=device)
         for t in range(n_new):

@@ -44,7 +44,7 @@ MUTANTS = {
         (M, "masked_fill(~see, -torch.inf)", "masked_fill(~see, -1.)", "bias")],
     3: [(M, "q * q.size(-1) ** -0.5", "q", "by hand"),                                  # not scaled
         (M, "F.softmax(att, dim=-1)", "F.softmax(att, dim=-2)", "by hand"),
-        (M, "        self.T = T\n", "", "cache"),                                       # not advanced
+        (M, "        self.k, self.v = k, v\n", "", "cache"),                            # keeps nothing
         (M, "x = x + self.mlp(self.ln_2(x))", "x = x + self.mlp(x)", "block"),
         (M, "q, k, v = qkv.permute", "k, q, v = qkv.permute", "torchs"),
         (M, "y.transpose(1, 2).reshape(B, T, C)", "y.reshape(B, T, C)", "torchs"),

@@ -135,9 +135,9 @@ class Policy:
             slot = self.slot(tokens)                                    # (B,) -1: still thinking
             thought = WORDS if tokens.size(1) < most else BEGIN         # its room is full: the action begins
             return rules[torch.where(slot < 0, thought, slot.clamp(max=END))]
-        room = most + 1 + n if most else n                              # words, " Action:" and bins
+        room, eos = (most + 1 + n, tok.eos) if most else (n, None)      # words, " Action:" and bins
         uniform = torch.from_numpy(np.stack([rng.random(room, np.float32) for rng in rngs]))
-        ids = self.generate(pictures, prompts, room, allowed, tok.eos, self.temperature, uniform)
+        ids = self.generate(pictures, prompts, room, allowed, eos, self.temperature, uniform)
         start = ids.size(1) - self.slot(ids)                            # (B,) where each row's action begins
         bins = torch.gather(ids, 1, start[:, None] + torch.arange(n, device=ids.device))            # (B, n)
         thoughts = [tok.decode(row[:max(0, i - 1)]) for row, i in zip(ids.tolist(), start.tolist())]

@@ -331,21 +331,19 @@ class VLA(nn.Module):
         if P + n_new > config.max_text:
             raise ValueError(f"a prompt of {P} tokens and {n_new} new ones do not fit max_text = "
                              f"{config.max_text}")
-        tokens = torch.zeros(B, P + n_new, dtype=torch.long, device=device)
-        for i, p in enumerate(prompts):
-            tokens[i, :len(p)] = torch.tensor(p, device=device)
+        tokens = torch.tensor([[*p] + [0] * (P - len(p) + n_new) for p in prompts], device=device)
         index = torch.arange(P + n_new, device=device).expand(B, -1)
         answer = index >= P
         segment = torch.where((index < lengths[:, None]) | answer, 1, -1)                   # (B, P + n_new)
         bias = self.attention_bias(segment, answer)
-        position = N + torch.where(answer, lengths[:, None] + index - P, index)
+        place = self.wpe(N + torch.where(answer, lengths[:, None] + index - P, index))  # (B, P + n_new, C)
         picture = self.encode_images(images)
         caches = [KVCache() for _ in self.blocks] if cache else None
 
         done = torch.zeros(B, dtype=torch.bool, device=device)
         for t in range(n_new):
             end, begin = P + t, 0 if t == 0 or not cache else P + t - 1     # text in [begin, end) is read now
-            x = self.wte(tokens[:, begin:end]) + self.wpe(position[:, begin:end])
+            x = self.wte(tokens[:, begin:end]) + place[:, begin:end]
             if begin == 0:
                 x = torch.cat((picture, x), dim=1)
             rows = slice(0 if begin == 0 else N + begin, N + end)
@@ -358,7 +356,8 @@ class VLA(nn.Module):
             if temperature:
                 # chances laid end to end from 0 to 1: in which does this row's random number fall?
                 ends = F.softmax(logits / temperature, dim=-1).cpu().double().cumsum(-1)        # (B, n_vocab)
-                choice = (ends <= uniform[:, t, None] * ends[:, -1:]).sum(-1).to(device)
+                drawn = uniform[:, t, None] * ends[:, -1:]
+                choice = torch.searchsorted(ends, drawn, right=True)[:, 0].to(device)
             else:
                 choice = logits.argmax(-1)
             if eos is not None:

@@ -127,14 +127,14 @@ class Policy:
         words = torch.ones(tok.n_vocab, dtype=torch.bool, device=self.device)
         begin, end = torch.zeros_like(words), torch.zeros_like(words)
         words[tok.eos], begin[tok.begin_action], end[tok.eos] = False, True, True
-        # what may come next, a row of bools over the vocabulary: the bins of slot 0 .. n-1, and three more
-        rules, END, WORDS, BEGIN = torch.stack((*self.slots, end, words, begin)), n, n + 1, n + 2
+        # what may come next, rows of n_vocab bools: bins of slot 0 .. n-1, then the end; for slot -1, a thought
+        rules = torch.stack((*self.slots, *[end] * most, words))
 
         def allowed(tokens):
             """the new tokens so far, (B, t) -> which may come next (B, n_vocab)"""
-            slot = self.slot(tokens)                                    # (B,) -1: still thinking
-            thought = WORDS if tokens.size(1) < most else BEGIN         # its room is full: the action begins
-            return rules[torch.where(slot < 0, thought, slot.clamp(max=END))]
+            if tokens.size(1) == most:
+                rules[-1] = begin                                       # its room is full: the action begins
+            return rules[self.slot(tokens)]
         room, eos = (most + 1 + n, tok.eos) if most else (n, None)      # words, " Action:" and bins
         uniform = torch.from_numpy(np.stack([rng.random(room, np.float32) for rng in rngs]))
         ids = self.generate(pictures, prompts, room, allowed, eos, self.temperature, uniform)

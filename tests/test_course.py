@@ -84,12 +84,11 @@ MUTANTS = {
         (R, "        optimizer.zero_grad(set_to_none=True)\n", "", "micro"),
         (R, "(step + 1) / max(1, config.warmup), (total - step) / down)",
          "(step + 1) / max(1, config.warmup), 1.0)", "rate")],
-    8: [(V, "thought = WORDS if tokens.size(1) < most else BEGIN", "thought = WORDS", "stops thinking"),
+    8: [(V, "rules[-1] = begin", "rules[-1] = words", "stops thinking"),
         (V, "words[tok.eos], begin", "words[tok.eos + 0 * 1 - 1], begin", "stops thinking"),
         (V, "t - 1 - said.argmax(1), -1)", "t - said.argmax(1), -1)", "slot"),
         (V, "row[:max(0, i - 1)]", "row[:max(0, i)]", "thought"),
-        (V, "rules[torch.where(slot < 0, thought, slot.clamp(max=END))]",
-         "rules[torch.where(slot < 0, thought, 0 * slot + n - 1)]", "slot")],
+        (V, "rules[self.slot(tokens)]", "rules[0 * self.slot(tokens) + n - 1]", "slot")],
     # one scale
     9: [(Q, "weight.abs().amax(dim=1, keepdim=True)", "weight.abs().max().expand(len(weight), 1)", "row"),
         (Q, "torch.round(weight / scale)", "(weight / scale)", "half a step"),          # cut off, not rounded

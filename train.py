@@ -41,7 +41,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch.distributed.fsdp import fully_shard
-from torch.distributed.tensor import DTensor, Replicate, distribute_tensor
+from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel as DDP
 from tqdm import tqdm
 
@@ -165,7 +165,7 @@ def make_optimizers(model, config: Config) -> dict:
     inner = [p for name, p in model.named_parameters() if ".blocks." in f".{name}" and p.ndim == 2]
     ids = {id(p) for p in inner}
     outer = [p for p in model.parameters() if id(p) not in ids]
-    muon = Muon(inner, lr=config.lr_muon, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw")
+    muon = Muon(inner, dict(lr=config.lr_muon, weight_decay=config.weight_decay, momentum=0.95))
     adam = torch.optim.AdamW([{"params": [p for p in outer if p.ndim > 1],
                                "weight_decay": config.weight_decay},
                               {"params": [p for p in outer if p.ndim < 2], "weight_decay": 0.0}],
@@ -760,25 +760,39 @@ def can_compile(device) -> bool:
     return True
 
 
-class Muon(torch.optim.Muon):
+class Muon(torch.optim.Optimizer):
     """
-    Muon makes each gradient matrix orthogonal, for which it must see all of it. Where matrices are sharded
-    over ranks, gradient and momentum are gathered for the step; between steps every rank keeps its shard of
-    the momentum.
+    Steps along the momentum of each matrix, made orthogonal: it learns in all directions alike. Matrices of
+    one shape are worked on together. Sharded ones keep their momentum sharded; what it points to is gathered.
     """
 
     @torch.no_grad()
-    def step(self, closure=None):
-        sharded = [p for group in self.param_groups for p in group["params"] if isinstance(p.grad, DTensor)]
-        for p in sharded:
-            p.grad = p.grad.redistribute(placements=[Replicate()])
-            if self.state[p]:
-                momentum = self.state[p]["momentum_buffer"]
-                self.state[p]["momentum_buffer"] = momentum.redistribute(placements=[Replicate()])
-        super().step(closure)
-        for p in sharded:
-            momentum = self.state[p]["momentum_buffer"]
-            self.state[p]["momentum_buffer"] = momentum.redistribute(placements=p.placements)
+    def step(self):
+        group, = self.param_groups
+        for shape in dict.fromkeys(p.shape for p in group["params"]):
+            weights, ways = [p for p in group["params"] if p.shape == shape], []
+            for p in weights:
+                momentum = self.state[p].setdefault("momentum_buffer", torch.zeros_like(p))
+                momentum.lerp_(p.grad, 1 - group["momentum"])
+                way = p.grad.lerp(momentum, group["momentum"])
+                ways.append(way.full_tensor() if isinstance(p, DTensor) else way)
+            for p, way in zip(weights, orthogonal(torch.stack(ways))):
+                if isinstance(p, DTensor):
+                    way = distribute_tensor(way, p.device_mesh, p.placements, src_data_rank=None)
+                # the factor makes it as long as a step of AdamW
+                p.mul_(1 - group["lr"] * group["weight_decay"]).add_(
+                    way, alpha=-.2 * group["lr"] * max(shape) ** .5)
+
+
+def orthogonal(x):
+    """matrices (n, A, B) -> all singular values about 1: each of five steps lifts small ones (Newton-Schulz)"""
+    if x.size(1) > x.size(2):
+        return orthogonal(x.mT).mT
+    x = torch.nn.functional.normalize(x.bfloat16(), dim=(1, 2), eps=1e-7)
+    for _ in range(5):                                  # x becomes 3.4445 x - 4.775 x x' x + 2.0315 x x' x x' x
+        s = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(s, s, s, beta=-4.775, alpha=2.0315), x, beta=3.4445)
+    return x
 
 
 def gather(state):

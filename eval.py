@@ -127,7 +127,7 @@ class Policy:
         words = torch.ones(tok.n_vocab, dtype=torch.bool, device=self.device)
         begin, end = torch.zeros_like(words), torch.zeros_like(words)
         words[tok.eos], begin[tok.begin_action], end[tok.eos] = False, True, True
-        # what may come next, rows of n_vocab bools: bins of slot 0 .. n-1, then the end; for slot -1, a thought
+        # what may come next, rows of n_vocab bools: bins of slot 0 .. n-1, the end, and for slot -1 a thought
         rules = torch.stack((*self.slots, *[end] * most, words))
 
         def allowed(tokens):

@@ -762,7 +762,7 @@ def can_compile(device) -> bool:
 
 class Muon(torch.optim.Optimizer):
     """
-    Steps along the momentum of each matrix, made orthogonal: it learns in all directions alike. Matrices of
+    Steps along the momentum of each matrix, made orthogonal: it learns in all aims alike. Matrices of
     one shape are worked on together. Sharded ones keep their momentum sharded; what it points to is gathered.
     """
 
@@ -770,26 +770,26 @@ class Muon(torch.optim.Optimizer):
     def step(self):
         group, = self.param_groups
         for shape in dict.fromkeys(p.shape for p in group["params"]):
-            weights, ways = [p for p in group["params"] if p.shape == shape], []
+            weights, aims = [p for p in group["params"] if p.shape == shape], []
             for p in weights:
                 momentum = self.state[p].setdefault("momentum_buffer", torch.zeros_like(p))
                 momentum.lerp_(p.grad, 1 - group["momentum"])
-                way = p.grad.lerp(momentum, group["momentum"])
-                ways.append(way.full_tensor() if isinstance(p, DTensor) else way)
-            for p, way in zip(weights, orthogonal(torch.stack(ways))):
+                aim = p.grad.lerp(momentum, group["momentum"])
+                aims.append(aim.full_tensor() if isinstance(p, DTensor) else aim)
+            for p, aim in zip(weights, orthogonal(torch.stack(aims))):
                 if isinstance(p, DTensor):
-                    way = distribute_tensor(way, p.device_mesh, p.placements, src_data_rank=None)
+                    aim = distribute_tensor(aim, p.device_mesh, p.placements, src_data_rank=None)
                 # the factor makes it as long as a step of AdamW
                 p.mul_(1 - group["lr"] * group["weight_decay"]).add_(
-                    way, alpha=-.2 * group["lr"] * max(shape) ** .5)
+                    aim, alpha=-.2 * group["lr"] * max(shape) ** .5)
 
 
 def orthogonal(x):
-    """matrices (n, A, B) -> all singular values about 1: each of five steps lifts small ones (Newton-Schulz)"""
+    """matrices (n, A, B) -> all singular values about 1; each of five steps (Newton-Schulz) lifts small ones"""
     if x.size(1) > x.size(2):
         return orthogonal(x.mT).mT
     x = torch.nn.functional.normalize(x.bfloat16(), dim=(1, 2), eps=1e-7)
-    for _ in range(5):                                  # x becomes 3.4445 x - 4.775 x x' x + 2.0315 x x' x x' x
+    for _ in range(5):                  # x becomes 3.4445 x - 4.775 x x' x + 2.0315 x x' x x' x
         s = x @ x.mT
         x = torch.baddbmm(x, torch.baddbmm(s, s, s, beta=-4.775, alpha=2.0315), x, beta=3.4445)
     return x

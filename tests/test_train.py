@@ -97,6 +97,20 @@ def test_learning_rate_rises_stays_and_falls_to_zero():
     assert rates[0] == .1 and rates[9] == 1 and rates[49] == 1 and rates[75] == .5 and rates[100] == 0
 
 
+def test_muon_is_the_muon_of_pytorch_bit_for_bit():
+    torch.manual_seed(0)
+    mine = [torch.nn.Parameter(torch.randn(shape)) for shape in ((8, 8), (24, 8), (8, 32), (8, 8))]
+    theirs = [torch.nn.Parameter(p.detach().clone()) for p in mine]
+    how = dict(lr=3e-3, weight_decay=.01)
+    a, b = train.Muon(mine, {**how, "momentum": .95}), torch.optim.Muon(theirs, **how, adjust_lr_fn="match_rms_adamw")
+    for _ in range(5):
+        for p, q in zip(mine, theirs):
+            p.grad = torch.randn_like(p)
+            q.grad = p.grad.clone()
+        a.step(), b.step()
+    assert all(torch.equal(p, q) for p, q in zip(mine, theirs)) and not torch.equal(mine[0], mine[3])
+
+
 def test_muon_gets_the_matrices_of_the_blocks_and_adamw_the_rest_without_decay_on_vectors(run):
     model = evaluation.Policy(run, "cpu").model
     optimizers = train.make_optimizers(model, train.Config())

@@ -428,9 +428,9 @@ class Progress:
 
 
 def draw_curves(out: Path, now: bool):
-    """out_dir/curves.png, if the folder world is there (and matplotlib); now: at the end of the run"""
+    """out_dir/curves.png, if the folder study is there (and matplotlib); now: at the end of the run"""
     with contextlib.suppress(ImportError):
-        from world import curves
+        from study import curves
         curves.draw(out, now)
 
 

@@ -1,11 +1,12 @@
 """
 The curves of a training run, from the log.jsonl that train.py writes.
 
-    python -m world.curves out                  # out/curves.png
-    python -m world.curves out --tensorboard    # and the same numbers for TensorBoard, in out/tensorboard
+    python -m study.curves out                  # out/curves.png
+    python -m study.curves out --tensorboard    # and the same numbers for TensorBoard, in out/tensorboard
 
 train.py draws them at each checkpoint. They need matplotlib (pip install matplotlib), and the second command
-needs tensorboard; neither is among the requirements.
+needs tensorboard; neither is among the requirements. Both commands read the log, so they may be given while a
+run goes on or long after it, and training needs no key for them.
 """
 import argparse
 import functools
@@ -36,7 +37,7 @@ def pyplot():
         import matplotlib
     except ImportError:
         print("no curves.png: matplotlib is missing (pip install matplotlib); "
-              "then: python -m world.curves OUT_DIR")
+              "then: python -m study.curves OUT_DIR")
         return None
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
@@ -120,7 +121,7 @@ def tensorboard(out):
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(prog="python -m world.curves", description=__doc__,
+    parser = argparse.ArgumentParser(prog="python -m study.curves", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", help="the out_dir of a run")
     parser.add_argument("--tensorboard", action="store_true", help="write scalars for TensorBoard, too")

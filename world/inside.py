@@ -103,21 +103,18 @@ def odds(policy, logits, masked, choice, slot):
 # ----------------------------------------------------------------------------------------------------------
 # the same as a picture, for eval.py
 
-def find_scene(settings, size, instruction, seed, tries=1000):
-    """the first trial from this seed on whose table has what the instruction names; and its seed"""
-    names, skills = VOCABULARIES[settings["vocabulary"]], settings["skills"]
-    plain = [skill for skill in skills if skill in ("pick", "move near")]
-    pools = [("robot", skills), *((pool, plain) for pool in ("web", "pairs")
-                                  if plain and len(names[pool]) > 1)]
-    for pool, skills in pools:
+def find_scene(settings, instruction, seed, tries=1000):
+    """the World of the first trial from this seed on whose table has what the instruction names; its seed"""
+    skills, plain = settings["skills"], [s for s in settings["skills"] if s in ("pick", "move near")]
+    names = VOCABULARIES[settings["vocabulary"]]
+    pools = {"robot": skills, **{pool: plain for pool in ("web", "pairs") if plain and len(names[pool]) > 1}}
+    for pool, skills in pools.items():
         how = trials.plain(skills, pool, days=settings["days"])
-        blind = trials.Trial(settings["vocabulary"], settings["skills"], 0, how)
+        trial = trials.Trial(settings["vocabulary"], settings["skills"], 0, how)    # 0: it draws nothing
         for s in range(seed, seed + tries):
-            blind.reset(s)
-            if understand(blind.world, instruction):
-                trial = trials.Trial(settings["vocabulary"], settings["skills"], size, how)
-                trial.reset(s)
-                return trial, s
+            trial.reset(s)
+            if understand(trial.world, instruction).skill:
+                return trial.world, s
     raise ValueError(f"no scene of this world has what {instruction!r} names; say it plainly, as in "
                      "\"pick apple\"")
 
@@ -141,18 +138,18 @@ def attention_picture(checkpoint, instruction, seed, device="auto", size=200):
     """
     from eval import TRIAL_SEED, paste, tile                     # it has opened this file
     policy, settings = world_policy(checkpoint, device)
-    trial, seed = find_scene(settings, policy.model.config.image_size, instruction, TRIAL_SEED + seed)
-    _, seen = decide(policy, policy.episode(seed), trial.world.render(), prompt(instruction))
+    world, seed = find_scene(settings, instruction, TRIAL_SEED + seed)
+    picture, scene = world.render(policy.model.config.image_size), world.render(size)
+    _, seen = decide(policy, policy.episode(seed), picture, prompt(instruction))
     n, cells, tiles = seen["n_image"], seen["grid"] ** 2, []
     for row in range(1 + len(seen["looks"][0])):
         title = f"layer {row}" if row else "mean of all layers"
-        tiles.append(tile(trial.world.render(size), size, instruction, title))
+        tiles.append(tile(scene, size, instruction, title))
         for token, look in zip(seen["tokens"], seen["looks"]):
             look = np.mean(look if row == 0 else look[row - 1:row], axis=(0, 1))                # (positions,)
             words = f"{token.get('name', token['kind'])}: {token['text']} ({token['chance']:.0%})"
             told = f"{look[:n].sum() / look.sum():.0%} at the picture"
-            tiles.append(tile(heat(trial.world.render(), look[n - cells:n], seen["grid"], size),
-                              size, words, told))
+            tiles.append(tile(heat(picture, look[n - cells:n], seen["grid"], size), size, words, told))
     path = Path(checkpoint).with_name("attention.png")
     paste(tiles, 1 + len(seen["tokens"])).save(path, optimize=True)
     print(f"wrote {path}: {instruction!r} in the scene of seed {seed}; bright is where a token looked.\n"

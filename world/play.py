@@ -4,17 +4,19 @@ A playground in the browser: type an instruction, watch the arm, and see how it 
     python -m world.play                                    # the weights of out/checkpoint.pt
     python -m world.play --checkpoint out/checkpoint.pt --port 8010 --no-browser
 
-The page is world/play.html, without a build step; this file serves it. The server listens on 127.0.0.1 alone
-and answers only requests that name this machine (127.0.0.1 or localhost) and that come from its own page. So
-no other page in the browser can use it, not even one whose host name was made to point here (DNS rebinding).
+Before you have trained, it takes the weights of study/cofine.pt. The page is world/play.html, without a build
+step; this file serves it. The server listens on 127.0.0.1 alone and answers only requests that name this
+machine (127.0.0.1 or localhost) and that come from its own page. So no other page in the browser can use it,
+not even one whose host name was made to point here (DNS rebinding).
 
-GET / is the page. POST /api takes {"do": name of a method of Session, "session": id, ...its arguments} and
-answers with the state of that session, or with {"error": what is wrong, in words}.
+GET / is the page. POST /api takes {"do": "open" or one of PAGE_MAY, "session": id, ...arguments} and answers
+with the state of that session, or with {"error": what is wrong, in words}.
 """
 import argparse
 import base64
 import contextlib
 import copy
+import functools
 import io
 import json
 import re
@@ -23,7 +25,6 @@ import sys
 import threading
 import traceback
 import webbrowser
-from dataclasses import astuple
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -33,25 +34,13 @@ from PIL import Image
 from tokenizer import prompt, wish
 from world import draw, inside, trials
 from world.chips import Chip, chips, understand
-from world.scene import MAX_STEPS, Task, Thing, person
+from world.scene import MAX_STEPS, Thing, person
 
 PAGE = Path(__file__).with_name("play.html")
+TRAINED, IN_THE_BOX = Path("out/checkpoint.pt"), Path(__file__).parents[1] / "study" / "cofine.pt"
+PAGE_MAY = ("tell", "again", "step", "add", "move", "remove")       # methods of Session
 FIRST_SEED = 1_000_000                  # scenes that no training run has seen begin here (eval.TRIAL_SEED)
 SIZE, MOST_THINGS, MOST_SESSIONS, MOST_BYTES = 448, 8, 64, 1 << 16
-
-
-def remembered(background, most=16):
-    """draw.background, which keeps what it drew: a large empty table takes 20 ms, all else in a picture 2"""
-    drawn = {}
-
-    def draw_once(size, camera, style=draw.Style()):
-        key = (size, camera, astuple(style))
-        if key not in drawn:
-            if len(drawn) == most:
-                del drawn[next(iter(drawn))]
-            drawn[key] = background(size, camera, style)
-        return drawn[key].copy()
-    return draw_once
 
 
 def image_url(pixels, kind="PNG", **settings):
@@ -73,160 +62,148 @@ def scene_lines(policy, settings):
 
 def things_of(names):
     """
-    What may be put on the table, by group. A person is told by the hair and one thing that is worn.
-    names: of scene.VOCABULARIES
+    What may be put on the table: group -> name -> face (None of things that are no person). A person is told
+    by the hair and one thing that is worn. names: of scene.VOCABULARIES
     """
-    people = [f"{hair} hair{worn}" for hair in names["hair"]
-              for worn in ("", *(f", {w}" for w in names["wears"]))]
-    groups = {"the robot knows": (*names["robot"], *names["mats"]),
-              "only the web names": (*names["pairs"], *names["web"]),
-              "cards": names["cards"], "people": people}
-    return {group: list(found) for group, found in groups.items() if found}
+    people = {f"{hair} hair, {worn or 'nothing worn'}":
+              {"hair": hair, **{w: w == worn for w in ("glasses", "hat", "beard")}}
+              for hair in names["hair"] for worn in (None, *names["wears"])}
+    groups = {"the robot knows": dict.fromkeys((*names["robot"], *names["mats"])),
+              "only the web names": dict.fromkeys((*names["pairs"], *names["web"])),
+              "cards": dict.fromkeys(names["cards"]), "people": people}
+    return {group: found for group, found in groups.items() if found}
 
 
 class Session:
     """
-    One page: a scene, what is said to the robot, and an episode. What a page may ask for are the methods
-    without an underscore. ValueError says in words what does not go.
+    One page: a scene, what is said to the robot, and an episode. ValueError says in words what does not go.
     """
 
-    def __init__(self, policy, settings, lines):
-        self._policy, self._settings, self._lines = policy, settings, lines
+    def __init__(self, policy, settings, lines, line="", seed=0):
+        """a new scene with its own instruction; line: of scene_lines"""
+        line = line or next(iter(lines))
+        if line not in lines or type(seed) is not int or not 0 <= seed < 2 ** 30:
+            raise ValueError("a scene has a sort from the list, and a seed from 0 to a billion")
+        self.policy, self.wishes, self.line, self.seed = policy, settings["wishes"], line, seed
+        self.trial, self.attempt = lines[line](), 0
+        self.trial.reset(FIRST_SEED + seed)
+        task, group = self.world.task, "wish" if line.startswith("thought:") else "the task"
+        self.own = Chip(group, task.instruction, task, self.world.strict, tuple(self.world.movers))
+        self.begin(self.own)
+
+    @property
+    def world(self):
+        return self.trial.world
 
     # -- what a page may ask for ---------------------------------------------------------------------------
 
-    def scene(self, line="", seed=0):
-        """a new scene with its own instruction"""
-        line = line or next(iter(self._lines))
-        if line not in self._lines or type(seed) is not int or not 0 <= seed < 2 ** 30:
-            raise ValueError("a scene has a sort from the list, and a seed from 0 to a billion")
-        trial, before = self._lines[line](), dict(vars(self))
-        trial.reset(FIRST_SEED + seed)
-        self._line, self._seed, self._trial, self._world, self._attempt = line, seed, trial, trial.world, 0
-        self._big = copy.copy(self._world)      # draws the large picture: each of the two keeps what rests
-        world = self._world
-        group = "wish" if line.startswith("thought:") else "the task"
-        self._own = Chip(group, world.task.instruction, world.task, world.strict, tuple(world.movers))
-        self._look_around()
-        try:
-            self.tell(self._own.text)
-        except ValueError:                      # its words do not fit this model: the old scene stays
-            vars(self).update(before)
-            raise
-
-    def tell(self, text, words="told"):
-        """
-        A new instruction, in the scene as it stands. words: told, or one of the controls, blank or swapped,
-        under which the robot reads something else while success means the same.
-        """
-        chip = next((c for c in self._chips if c.text == text), None)
-        if chip is None:
-            task = understand(self._world, str(text))
-            chip = Chip("", str(text), task or Task("", None, None, str(text)))
-        before, self._world.task = self._world.task, chip.task
-        swapped, self._world.task = self._trial.swapped() if chip.task.skill else None, before
-        as_prompt = wish if chip.group == "wish" and self._settings["wishes"] else prompt
-        reads = {"told": as_prompt(chip.text), "blank": prompt(None),
-                 "swapped": swapped and as_prompt(swapped)}
-        if type(words) is not str or not reads.get(words):
-            raise ValueError("nothing else can be asked for in this scene")
-        policy = self._policy
-        n, thought = len(policy.tokenizer.encode(reads[words])), policy.config["thought_len"]
-        room = policy.model.config.max_text - len(policy.slots) - (thought + 1 if thought else 0)
-        if n > room:
-            raise ValueError(f"the instruction is too long: {n} tokens, and the model reads {room}")
-        chip.put(self._world)
-        self._chip, self._words, self._read, self._swapped = chip, words, reads[words], swapped
-        self._begin()
+    def tell(self, text):
+        """a new instruction, in the scene as it stands"""
+        self.begin(self.chips.get(str(text)) or Chip("typed", str(text), understand(self.world, str(text))))
 
     def again(self, words=None):
-        """back to where the episode began; the draws are others. words: as of tell"""
-        if self._start:
-            self._trial, self._chips, self._own, self._chip = self._start
-            self._world = self._trial.world
-            self._look_around()
-        self.tell(self._chip.text, words or self._words)
+        """back to where the episode began; the draws are others. words: as of begin"""
+        if self.start:
+            (self.trial, self.own, self.chip), self.start = self.start, None
+        self.begin(self.chip, words or self.words)
 
     def step(self):
         """one action of the policy, and how it came about"""
-        if self._outcome:
+        if self.outcome:
             raise ValueError("the episode is over; begin again, or say something else")
-        if self._start is None:
-            self._start = copy.deepcopy((self._trial, self._chips, self._own, self._chip))
-        picture = self._world.render()
-        action, seen = inside.decide(self._policy, self._episode, picture, self._read)
-        _, reward, terminated, truncated, info = self._trial.step(action)
+        if not self.start:                              # together, as a chip's task names things of the trial
+            self.start = copy.deepcopy((self.trial, self.own, self.chip))
+        picture = self.world.render()
+        action, seen = inside.decide(self.policy, self.episode, picture, self.read)
+        _, reward, terminated, truncated, info = self.trial.step(action)
         if terminated or truncated:
-            judged = bool(self._chip.task.skill)
-            held = f"; the hand holds {info['held']}" if info["held"] else ""
-            self._outcome = {"success": reward > 0 if judged else None, "text":
-                             "success" if reward else info["outcome"] if judged else
-                             ("it stopped" if terminated else "it never stopped") + held
-                             + "; nobody here can judge this instruction"}
-        return {"inside": seen, "seen": image_url(picture), "action": [round(float(a), 4) for a in action]}
+            self.outcome = {"success": bool(reward), "text": "success" if reward else info["outcome"]}
+            if not self.chip.task.skill:
+                ended = "it stopped" if terminated else "it never stopped"
+                self.outcome = {"success": None, "text": f"{ended}; nobody here can judge this instruction"}
+        return {"inside": seen and {**seen, "picture": image_url(picture)}}
 
     def add(self, name, column, row):
         """put a thing on the table where the page was clicked; columns and rows run from 0 to 1"""
-        if len(self._world.things) >= MOST_THINGS:
+        if len(self.world.things) >= MOST_THINGS:
             raise ValueError(f"the table is full: at most {MOST_THINGS} things")
-        if not any(name in group for group in things_of(self._world.names).values()):
+        faces = {n: face for group in things_of(self.world.names).values() for n, face in group.items()}
+        if name not in faces:
             raise ValueError("this is not in the list of things")
-        face = None
-        if " hair" in name:
-            hair, _, worn = name.partition(" hair")
-            face = {"hair": hair, **{w: worn == f", {w}" for w in ("glasses", "hat", "beard")}}
-        thing = Thing(person(face) if face else name, np.zeros(3), face=face)
+        thing = Thing(person(faces[name]) if faces[name] else name, np.zeros(3), face=faces[name])
         thing.yaw = np.pi / 2 if thing.kind.long else 0.0
-        self._place(thing, column, row)
-        self._world.things.append(thing)
-        self._after_edit()
+        self.place(thing, column, row)
+        self.world.things.append(thing)
+        self.edited()
 
     def move(self, thing, column, row):
         """drag thing number so and so"""
-        self._place(self._thing(thing), column, row)
-        self._after_edit()
+        self.place(self.thing(thing), column, row)
+        self.edited()
 
     def remove(self, thing):
         """take it away"""
-        thing = self._thing(thing)
-        for other in self._world.things:
+        thing = self.thing(thing)
+        self.world.things.remove(thing)
+        for other in self.world.things:
             other.inside = None if other.inside is thing else other.inside
-        self._world.things.remove(thing)
-        self._after_edit()
+        self.edited()
 
     # -- how it is done ------------------------------------------------------------------------------------
 
-    def _begin(self):
-        self._world.steps, self._world.taken, self._outcome, self._start = 0, [], None, None
-        self._attempt += 1
-        self._episode = self._policy.episode([self._seed, self._attempt])
+    def begin(self, chip, words="told"):
+        """
+        An episode of this instruction, in the scene as it stands. words: told, or one of the controls, blank
+        or swapped, under which the robot reads something else while success means the same.
+        """
+        reads = self.reads(chip)
+        if not reads.get(words):
+            raise ValueError("nothing else can be asked for in this scene")
+        policy, thought = self.policy, self.policy.config["thought_len"]
+        n = len(policy.tokenizer.encode(reads[words]))
+        room = policy.model.config.max_text - len(policy.slots) - (thought + 1 if thought else 0)
+        if n > room:
+            raise ValueError(f"the instruction is too long: {n} tokens, and the model reads {room}")
+        chip.put(self.world)
+        self.chip, self.words, self.read, self.can_swap = chip, words, reads[words], bool(reads["swapped"])
+        self.world.steps, self.world.taken, self.outcome, self.start = 0, [], None, None
+        self.attempt += 1
+        self.episode = policy.episode([self.seed, self.attempt])
+        found = (self.own, *chips(self.world, np.random.default_rng(self.seed)), chip)
+        self.chips = {}                                 # text -> what the scene allows: its own comes first
+        for chip in found:
+            if chip.task.skill and self.is_there(chip):
+                self.chips.setdefault(chip.text, chip)
 
-    def _is_there(self, chip):
-        return {chip.task.a, chip.task.b} <= {*self._world.things, None, "drawer"}
+    def reads(self, chip):
+        """the prompt that the robot reads, as told and under the controls; None if there is no such thing"""
+        as_prompt = wish if chip.group == "wish" and self.wishes else prompt
+        before, self.world.task = self.world.task, chip.task
+        swapped = self.trial.swapped() if chip.task.skill else None
+        self.world.task = before
+        return {"told": as_prompt(chip.text), "blank": prompt(None),
+                "swapped": swapped and as_prompt(swapped)}
 
-    def _look_around(self):
-        """which instructions the scene allows: its own comes first"""
-        found = chips(self._world, np.random.default_rng(self._seed))
-        self._chips = [chip for chip in (self._own,) if self._is_there(chip)]
-        self._chips += [chip for chip in found if chip.text not in {c.text for c in self._chips}]
+    def is_there(self, chip):
+        return {chip.task.a, chip.task.b} <= {*self.world.things, None, "drawer"}
 
-    def _after_edit(self):
-        """the instructions that the scene allows have changed; so may have what the present one means"""
-        self._look_around()
-        if not self._is_there(self._chip):
-            self.tell(self._chip.text)
-        elif self._outcome:                             # what follows is an episode of its own
-            self._begin()
+    def edited(self):
+        """what was told may mean something else now, and what follows is an episode of its own"""
+        chip = self.chip
+        if not self.is_there(chip):
+            chip = Chip("typed", chip.text, understand(self.world, chip.text))
+        self.begin(chip, self.words if self.reads(chip)[self.words] else "told")
 
-    def _thing(self, n):
-        if type(n) is not int or not 0 <= n < len(self._world.things):
+    def thing(self, n):
+        if type(n) is not int or not 0 <= n < len(self.world.things):
             raise ValueError("there is no such thing on the table")
-        if self._world.held is self._world.things[n]:
+        if self.world.held is self.world.things[n]:
             raise ValueError("the hand holds it")
-        return self._world.things[n]
+        return self.world.things[n]
 
-    def _place(self, thing, column, row):
-        world = self._world
+    def place(self, thing, column, row):
+        """set it down where it is seen at this column and row, with what is in it"""
+        world = self.world
         if not all(type(x) in (int, float) and 0 <= x <= 1 for x in (column, row)):
             raise ValueError("this is not in the picture")
         x, y = map(float, world.camera.on_table(np.array(column), np.array(row), thing.kind.height / 2))
@@ -244,65 +221,74 @@ class Session:
             if t.inside is thing:
                 t.position = t.position + thing.position - old
 
-    def _state(self):
+    def state(self):
         """what the page shows"""
-        world, big = self._world, self._big
-        for name in ("style", "camera", "things", "hand", "gripper", "held", "opening", "drawer_y"):
-            setattr(big, name, getattr(world, name))
-        facts = world.facts()
-        return {"picture": image_url(big.render(SIZE), "JPEG", quality=92, subsampling=0),
+        world, facts = self.world, self.world.facts()
+        return {"picture": image_url(world.render(SIZE), "JPEG", quality=92, subsampling=0),
                 "things": [{"name": f["name"], "column": f["column"], "row": f["row"],
                             "radius": round(2 * t.kind.radius, 3)} for t, f in zip(world.things, facts)],
-                "held": facts[-1]["held"], "steps": world.steps, "most": MAX_STEPS, "line": self._line,
-                "seed": self._seed, "text": self._chip.text, "read": self._read, "words": self._words,
-                "judged": bool(self._chip.task.skill), "swapped": self._swapped, "outcome": self._outcome,
-                "chips": [[c.group, c.text] for c in self._chips]}
+                "held": facts[-1]["held"], "steps": world.steps, "most": MAX_STEPS, "line": self.line,
+                "seed": self.seed, "text": self.chip.text, "read": self.read, "words": self.words,
+                "judged": bool(self.chip.task.skill), "can_swap": self.can_swap, "outcome": self.outcome,
+                "chips": [[c.group, c.text] for c in self.chips.values()]}
 
 
-class Playground:
-    """All sessions of one model. One lock: the model has one set of lists to watch it (world/inside.py)."""
+class Server(ThreadingHTTPServer):
+    """
+    The page and all its sessions, on 127.0.0.1 alone; port 0 takes a free one. Call its serve_forever(). One
+    lock: the model has one set of lists to watch it (world/inside.py).
+    """
+    request_queue_size, daemon_threads = 128, True
 
-    def __init__(self, checkpoint, device="auto"):
+    def __init__(self, checkpoint, port=8010, device="auto"):
         self.policy, self.settings = inside.world_policy(checkpoint, device)
         self.lines = scene_lines(self.policy, self.settings)
         self.sessions, self.lock = {}, threading.Lock()
+        try:
+            super().__init__(("127.0.0.1", port), Handler)
+        except (OSError, OverflowError) as e:
+            raise ValueError(f"port {port} cannot be used ({e}); give another --port") from None
+
+    def handle_error(self, request, address):
+        if not isinstance(sys.exc_info()[1], OSError):              # a page that was closed is no error
+            super().handle_error(request, address)
 
     def api(self, asked):
-        """a request of the page, as a dict -> the answer, as a dict"""
-        asked = dict(asked)
-        do, name = asked.pop("do", None), asked.pop("session", None)
-        method = getattr(Session, do, None) if type(do) is str and not do.startswith("_") else None
-        with self.lock:
-            try:
-                if do == "open":
-                    session, name = Session(self.policy, self.settings, self.lines), secrets.token_hex(8)
-                    session.scene(**asked)
-                    self.sessions[name] = session
-                    while len(self.sessions) > MOST_SESSIONS:       # the one that was idle for longest
-                        del self.sessions[next(iter(self.sessions))]
-                    n, skills = self.policy.model.n_weights(), ", ".join(self.settings["skills"])
-                    about = {"lines": list(self.lines), "things_to_put": things_of(session._world.names),
-                             "size": self.policy.model.config.image_size,
-                             "about": f"{n / 1e6:.1f} M weights; skills: {skills}"}
-                    return {**about, "session": name, **session._state()}
-                if name not in self.sessions:
-                    return {"error": "the server does not know this page any more", "gone": True}
-                if method is None:
-                    return {"error": f"the server cannot do {str(do)[:40]!r}"}
-                session = self.sessions[name] = self.sessions.pop(name)     # now the most recent one
-                found = method(session, **asked) or {}
-                return {**found, **session._state()}
-            except (ValueError, TypeError) as e:        # TypeError: other arguments than a method has
-                return {"error": str(e)[:300]}
-            except Exception as e:                      # a mistake of ours: the page says so, and lives on
-                traceback.print_exc()
-                return {"error": f"the server made a mistake ({type(e).__name__}); its terminal says where"}
+        """a request of the page, as a dict -> the answer, as a dict; nothing that is asked ends the server"""
+        try:
+            with self.lock:
+                return self.answer(**asked)
+        except (ValueError, TypeError) as e:            # TypeError: other arguments than a method has
+            return {"error": str(e)[:300]}
+        except Exception as e:                          # a mistake of ours: the page says so, and lives on
+            traceback.print_exc()
+            return {"error": f"the server made a mistake ({type(e).__name__}); its terminal says where"}
+
+    def answer(self, do=None, session=None, **arguments):
+        if do == "open":                                # a scene, for a new page or for one that is known
+            name = session if session in self.sessions else secrets.token_hex(8)
+            page = Session(self.policy, self.settings, self.lines, **arguments)
+            n, size = self.policy.model.n_weights(), self.policy.model.config.image_size
+            found = {"session": name, "lines": list(self.lines),
+                     "things_to_put": {g: list(found) for g, found in things_of(page.world.names).items()},
+                     "about": f"The model has {n / 1e6:.1f} M weights and sees {size} x {size} pixels. "
+                              f"Its skills: {', '.join(self.settings['skills'])}."}
+        elif session not in self.sessions:
+            return {"error": "the server does not know this page any more", "gone": True}
+        elif do not in PAGE_MAY:
+            return {"error": f"the server cannot do {str(do)[:40]!r}"}
+        else:
+            name, page = session, self.sessions[session]
+            found = getattr(page, do)(**arguments) or {}
+        self.sessions.pop(name, None)                   # now the most recent one
+        self.sessions[name] = page
+        if len(self.sessions) > MOST_SESSIONS:          # the one that was idle for longest
+            del self.sessions[next(iter(self.sessions))]
+        return {**found, **page.state()}
 
 
 class Handler(BaseHTTPRequestHandler):
-    protocol_version, timeout = "HTTP/1.1", 30
-    wbufsize, disable_nagle_algorithm = -1, True        # head and body in one packet, at once
-    playground = None
+    timeout, wbufsize = 30, -1                          # seconds; head and body go in one packet
 
     def do_GET(self):
         if self.is_ours() and self.path.partition("?")[0] == "/":
@@ -314,11 +300,10 @@ class Handler(BaseHTTPRequestHandler):
         fits = length.isdecimal() and int(length) <= MOST_BYTES
         is_json = self.headers.get_content_type() == "application/json"     # a plain form cannot say that
         if not (self.is_ours() and self.path == "/api" and is_json and fits):
-            self.close_connection = True                # its body was not read
             return self.reply(403, b"refused", "text/plain")
         try:
             asked = json.loads(self.rfile.read(int(length)))
-            answer = self.playground.api(asked) if type(asked) is dict else {"error": "send an object"}
+            answer = self.server.api(asked) if type(asked) is dict else {"error": "send an object"}
         except (ValueError, RecursionError):
             answer = {"error": "this is not JSON"}
         self.reply(200, json.dumps(answer).encode(), "application/json")
@@ -344,36 +329,21 @@ class Handler(BaseHTTPRequestHandler):
         """the terminal is for errors"""
 
 
-class Server(ThreadingHTTPServer):
-    request_queue_size, daemon_threads = 128, True
-
-    def handle_error(self, request, address):
-        if not isinstance(sys.exc_info()[1], OSError):              # a page that was closed is no error
-            super().handle_error(request, address)
-
-
-def serve(checkpoint, port=8010, device="auto"):
-    """a server that is ready, on 127.0.0.1 alone; port 0 takes a free one. Call its serve_forever()."""
-    handler = type("Handler", (Handler,), {"playground": Playground(checkpoint, device)})
-    try:
-        return Server(("127.0.0.1", port), handler)
-    except (OSError, OverflowError) as e:
-        raise ValueError(f"port {port} cannot be used ({e}); give another --port") from None
-
-
 def main(argv=None):
     parser = argparse.ArgumentParser(prog="python -m world.play", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--checkpoint", default="out/checkpoint.pt")
+    parser.add_argument("--checkpoint", help="out/checkpoint.pt, or study/cofine.pt before you have trained",
+                        default=TRAINED if TRAINED.exists() or not IN_THE_BOX.exists() else IN_THE_BOX)
     parser.add_argument("--port", type=int, default=8010)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--browser", action=argparse.BooleanOptionalAction, default=True)
     args = parser.parse_args(argv)
-    draw.background = remembered(draw.background)
+    drawn = functools.lru_cache(16)(draw.background)    # a large empty table takes 25 ms, all else 5
+    draw.background = lambda *view: drawn(*view).copy()
     try:
-        with serve(args.checkpoint, args.port, args.device) as server:
+        with Server(args.checkpoint, args.port, args.device) as server:
             url = f"http://127.0.0.1:{server.server_port}"
-            print(f"{url} is the playground; Ctrl-C ends it", flush=True)
+            print(f"{url} is the playground of {args.checkpoint}; Ctrl-C ends it", flush=True)
             if args.browser:
                 webbrowser.open(url)
             server.serve_forever()

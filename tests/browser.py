@@ -122,10 +122,12 @@ class Page:
         self.js(f"(e => {{ e.focus(); e.select() }})(document.querySelector({css!r}))")
         self.send("Input.insertText", text=text)
 
-    def picture(self, path, whole=True):
-        self.js("new Promise(done => requestAnimationFrame(() => setTimeout(done, 100)))")
-        data = self.send("Page.captureScreenshot", format="png", captureBeyondViewport=whole)["data"]
-        path.write_bytes(base64.b64decode(data))
+    def picture(self, path=None, whole=True, clip=None):
+        """a PNG, as a file or as bytes; clip: x, y, width, height of a part, and scale"""
+        self.js("Promise.all([...document.images].filter(i => i.src).map(i => i.decode())).then(() => "
+                "new Promise(requestAnimationFrame))")
+        data = self.send("Page.captureScreenshot", format="png", captureBeyondViewport=whole, **({"clip": clip} if clip else {}))["data"]
+        return path.write_bytes(base64.b64decode(data)) if path else base64.b64decode(data)
 
     def complaints(self):
         """errors in the console and exceptions of scripts, of all pages"""

@@ -1,6 +1,8 @@
 """the curves of a run, from its log alone"""
 import json
+import os
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -46,3 +48,32 @@ def test_trouble_with_a_picture_does_not_end_a_run(tmp_path, monkeypatch, capsys
     monkeypatch.setattr(curves, "pyplot", lambda: True)
     curves.draw(tmp_path / "missing")
     assert "no curves.png (FileNotFoundError" in capsys.readouterr().out
+
+
+def test_success_is_shown_once_the_run_has_been_measured(tmp_path):
+    """a results.json that is older than the log is of another run"""
+    write_log(tmp_path)
+    results = tmp_path / "results.json"
+    results.write_text('{"rows": [{"line": "pick"}]}')
+    assert curves.read_log(tmp_path)[1] == [{"line": "pick"}] and len(curves.read_log(tmp_path)[0]) == 5
+    os.utime(results, (0, 0))
+    assert curves.read_log(tmp_path)[1] == []
+
+
+def test_every_number_of_the_log_goes_to_tensorboard(tmp_path, monkeypatch, capsys):
+    written = []
+
+    class Writer:
+        def __init__(self, folder):
+            assert folder == tmp_path / "tensorboard" and not folder.exists()
+        __enter__, __exit__ = lambda self: self, lambda *_: None
+        add_scalar = lambda self, *what: written.append(what)
+    write_log(tmp_path)
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", SimpleNamespace(SummaryWriter=Writer))
+    (tmp_path / "tensorboard").mkdir()
+    curves.tensorboard(tmp_path)
+    assert len(written) == 5 * 6 and ("right/dx", .5, 4) in written and ("action", 1.0, 4) in written
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(SystemExit, match="^error: tensorboard is missing; pip install"):
+        monkeypatch.setattr(curves, "draw", lambda out: None)
+        curves.main([str(tmp_path), "--tensorboard"])

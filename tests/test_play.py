@@ -4,6 +4,7 @@ The playground: what it may be asked, whom it refuses, and that the page works i
 RT2_CHECKPOINT names trained weights; without it, a model that has learnt nothing acts, and nothing is said
 about its success.
 """
+import functools
 import http.client
 import json
 import os
@@ -26,7 +27,7 @@ import train
 from data import Robot
 from model import VLA, ModelConfig
 from browser import Browser
-from tokenizer import ActionTokenizer, Tokenizer, prompt
+from tokenizer import ActionTokenizer, Tokenizer, prompt, wish
 from world import inside, play, record, scene
 from world.chips import chips, understand
 from world.scene import Thing, World
@@ -52,6 +53,21 @@ def untrained(path, vocabulary="medium", skills=("pick", "move near"), places=Tr
 @pytest.fixture(scope="module")
 def path(tmp_path_factory):
     return TRAINED or untrained(tmp_path_factory.mktemp("play") / "checkpoint.pt")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick():
+    """as main() does it"""
+    background = scene.draw.background
+    drawn = functools.lru_cache(16)(background)
+    scene.draw.background = lambda *view: drawn(*view).copy()
+    yield
+    scene.draw.background = background
+
+
+@pytest.fixture
+def session(server):
+    return play.Session(server.policy, server.settings, server.lines, "seen: move near")
 
 
 @pytest.fixture(scope="module")
@@ -158,20 +174,39 @@ def test_without_a_checkpoint_it_takes_the_weights_in_the_box(path, tmp_path, mo
     assert "checkpoint.pt" in capsys.readouterr().out
 
 
-def test_what_nobody_can_judge_is_tried_all_the_same(server):
-    session = play.Session(server.policy, server.settings, server.lines)
+def take(world):
+    """the hand closes around a thing"""
+    thing = next(t for t in world.things if t.kind is not scene.CARD and not t.kind.long)
+    world.hand[:3], world.gripper, world.held = thing.centre, 1.0, None
+    world.step([0] * 8)
+    assert world.held is thing
+    return thing
+
+
+def test_a_scene_is_a_trial_of_the_table(session):
+    """the same seed, the same scene, which no demonstration shows"""
+    assert play.FIRST_SEED == evaluation.TRIAL_SEED
+    trial = session.trial
+    picture, told = trial.world.render(), trial.instruction
+    assert (trial.reset(evaluation.TRIAL_SEED)[0]["image"] == picture).all() and trial.instruction == told
+
+
+def test_each_attempt_has_draws_of_its_own(session):
+    first = session.episode.rng.random()
+    session.again()
+    assert session.episode.rng.random() != first
+
+
+def test_what_nobody_can_judge_is_tried_all_the_same(session):
     session.tell("wash the floor")
-    world = session.world
-    world.hand[:3] = world.things[0].centre
-    world.step([0] * 7 + [1]), world.step([0] * 8)
-    assert world.held is world.things[0] and not world.success()
+    take(session.world)
+    assert not session.world.success()
     while not session.outcome:
         session.step()
     assert session.outcome["success"] is None and "nobody" in session.outcome["text"]
 
 
-def test_an_edit_keeps_what_was_told_while_its_things_are_there(server):
-    session = play.Session(server.policy, server.settings, server.lines, "seen: move near")
+def test_an_edit_keeps_what_was_told_while_its_things_are_there(session):
     own, world = session.own, session.world
     other = next(t for t in world.things if t not in (own.task.a, own.task.b))
     session.again("blank")
@@ -184,17 +219,46 @@ def test_an_edit_keeps_what_was_told_while_its_things_are_there(server):
         session.again("swapped")
 
 
-def test_what_is_in_a_bowl_moves_with_it(tmp_path):
-    world = World("full", size=0)
-    world.reset(0, "put into")
-    server = SimpleNamespace(world=world, place=play.Session.place)
-    a, box = next(t for t in world.things if not t.kind.container), Thing("red bowl", np.zeros(3))
-    world.things[:] = [a, box]
-    world.opening, a.inside, box.position, a.position = None, box, np.array([-.1, -.1, 0]), np.array([-.1, -.1, .012])
-    play.Session.place(server, box, .5, .5)
-    assert np.allclose(a.position - box.position, (0, 0, .012)) and a.inside is box
-    play.Session.place(server, a, .2, .8)
+def test_what_the_hand_holds_stays_there(session):
+    n = session.world.things.index(take(session.world))
+    for edit in (lambda: session.move(n, .5, .5), lambda: session.remove(n)):
+        with pytest.raises(ValueError, match="the hand holds it"):
+            edit()
+
+
+def test_a_table_is_full_at_some_time(session, monkeypatch):
+    monkeypatch.setattr(play, "MOST_THINGS", len(session.world.things))
+    with pytest.raises(ValueError, match="full"):
+        session.add("apple", .5, .9)
+
+
+def test_the_prompt_may_fill_its_room_and_not_more(session):
+    n = next(n for n in range(1, 99) if not fits(session, "pick " + "apple " * n))
+    assert n > 2 and fits(session, "pick " + "apple " * (n - 1))
+    assert session.step()["inside"]["tokens"]
+
+
+def fits(session, text):
+    try:
+        session.tell(text)
+    except ValueError as e:
+        assert "too long" in str(e)
+        return False
+    return True
+
+
+def test_what_is_in_a_bowl_moves_with_it(session):
+    world = session.world
+    a, bowl = next(t for t in world.things if not t.kind.container and not t.kind.long), Thing("red bowl", np.zeros(3))
+    world.things[:] = [a, bowl]
+    bowl.position, a.position, a.inside = np.array([-.1, -.1, 0]), np.array([-.1, -.1, .012]), bowl
+    session.move(1, .5, .5)
+    assert np.allclose(a.position - bowl.position, (0, 0, .012)) and a.inside is bowl
+    session.move(0, .2, .8)
     assert a.inside is None
+    a.inside = bowl
+    session.remove(1)
+    assert a.inside is None and world.things == [a]
 
 
 def test_things_are_put_moved_and_taken_away(port):
@@ -223,7 +287,9 @@ def test_whatever_is_typed_is_answered_in_words(port):
         assert answer.get("error") or answer["steps"] == 0
     assert "too long" in api(port, do="tell", session=name, text="pick apple " * 900)["error"]
     assert api(port, do="step", session=name)["steps"] == 1
-    for do in ("_begin", "__init__", "_policy", "_state", None, 3, "nothing"):
+    for seed in (-1, 2 ** 30, 1.0, "1"):
+        assert "seed" in api(port, do="open", seed=seed)["error"]
+    for do in ("begin", "place", "__init__", "policy", "state", None, 3, "nothing"):
         assert api(port, do=do, session=name)["error"]
     assert api(port, do="step", session="another")["gone"] is True
 
@@ -247,6 +313,15 @@ def test_other_hosts_and_origins_are_refused(port, headers):
         assert status == 403 and "RT-2" not in text and "session" not in text
 
 
+def test_two_names_of_a_host_are_refused(port):
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    connection.putrequest("GET", "/")                       # the first Host
+    connection.putheader("Host", "evil.example")
+    connection.endheaders()
+    assert connection.getresponse().status == 403
+    connection.close()
+
+
 def test_its_own_names_are_not_refused(port):
     for host in (f"127.0.0.1:{port}", f"localhost:{port}"):
         assert ask(port, {"do": "open"}, Host=host, Origin=f"http://{host}")[0] == 200
@@ -264,11 +339,10 @@ def test_nothing_but_the_page_is_served(port):
         assert json.loads(ask(port, body)[1])["error"]
 
 
-def test_it_listens_on_this_machine_alone(path):
-    with play.Server(path, port=0, device="cpu") as server:
-        assert server.server_address[0] == "127.0.0.1"
-        with pytest.raises(ValueError, match="--port"):
-            play.Server(path, port=server.server_port, device="cpu")
+def test_it_listens_on_this_machine_alone(server, path):
+    assert server.server_address[0] == "127.0.0.1"
+    with pytest.raises(ValueError, match="--port"):
+        play.Server(path, port=server.server_port, device="cpu")
 
 
 def test_a_flood_of_a_thousand_requests_leaves_it_working(port):
@@ -300,7 +374,14 @@ def test_other_vocabularies_and_skills_come_from_the_checkpoint(tmp_path):
             for chip in list(session.chips.values()):
                 groups.add(chip.group)
                 session.tell(chip.text)
-                assert session.chip.task.skill == chip.task.skill and session.world.movers, chip.text
+                assert session.chip.task.skill == chip.task.skill, chip.text
+                assert session.read == prompt(chip.text)            # a wish, too: it has not learnt to plan
+                assert session.world.strict == chip.strict
+                if chip.group == "wish":
+                    assert len(session.world.movers) == 1 + (chip.task.skill == "move near")
+                    session.wishes = True
+                    assert session.reads(chip)["told"] == wish(chip.text)
+                    session.wishes = False
         assert groups >= {"the task", "seen", "unseen", "symbols", "people", "reasoning", "wish"}
         for thing in list(session.world.things):
             session.remove(0)
@@ -328,12 +409,31 @@ def test_plain_instructions_are_understood():
         assert understand(world, text).skill == ""
 
 
+def test_a_noun_will_do_where_it_means_one_thing():
+    world = World("small", size=0)
+    world.reset(0)
+    world.things[:] = [Thing(name, np.array([x, 0, 0])) for name, x in (("red can", -.1), ("green cup", 0.), ("blue can", .1))]
+    assert understand(world, "pick the cup").a is world.things[1] and understand(world, "pick the can").skill == ""
+
+
+def test_there_are_a_few_chips_of_a_group_and_none_for_what_is_held():
+    world = World("full", size=0)
+    world.reset(4, "pick")
+    groups = [chip.group for chip in chips(world, np.random.default_rng(0))]
+    assert max(map(groups.count, groups)) == 3 and groups == sorted(groups, key=groups.index)
+    held = take(world)
+    for seed in range(5):
+        found = chips(world, np.random.default_rng(seed))
+        assert all(held not in (chip.task.a, chip.task.b) for chip in found if chip.group in ("seen", "unseen"))
+
+
 def test_every_chip_that_is_plain_is_understood_as_itself():
     for seed in range(30):
         world = World("full", size=0)
         world.reset(seed)
         for chip in chips(world, np.random.default_rng(seed)):
             task = understand(world, chip.text)
+            assert chip.strict == (chip.group not in ("seen", "unseen"))
             if chip.group in ("seen", "unseen"):
                 assert (task.skill, task.a, task.b) == (chip.task.skill, chip.task.a, chip.task.b), chip.text
 
@@ -358,6 +458,25 @@ def test_looking_inside_changes_nothing_and_adds_up(path):
     if policy.config["thought_len"]:
         assert "".join(t["text"] for t in seen["tokens"] if t["kind"] == "thought") == seen["thought"]
     assert policy.model.watch is None and all(b.attn.watch is None for b in policy.model.blocks)
+
+
+def test_chances_are_those_of_the_draw(path):
+    """a higher temperature makes the likeliest token less likely; what the model itself would say stays"""
+    policy, settings = inside.world_policy(path, "cpu")
+    picture, first = World(settings["vocabulary"], settings["skills"]).reset(7)[0]["image"], []
+    for policy.temperature in (.5, 5):
+        first.append(inside.decide(policy, policy.episode(1), picture, prompt("pick apple"))[1]["tokens"][0])
+    assert first[0]["rivals"][0][1] > first[1]["rivals"][0][1] and first[0]["allowed"] == first[1]["allowed"]
+    logits, masked = torch.zeros(1, policy.tokenizer.n_vocab), torch.full((1, policy.tokenizer.n_vocab), -torch.inf)
+    masked[0, :4] = 0.
+    assert inside.odds(policy, logits, masked, 2, -1)["allowed"] == round(4 / policy.tokenizer.n_vocab, 4)
+
+
+def test_rings_are_the_places_of_a_thought():
+    """column and row are numbers from 0 to 31: the middle of one of 32 stripes"""
+    assert inside.rings(" 12 20 3 4") == [(12.5 / 32, 20.5 / 32), (3.5 / 32, 4.5 / 32)]
+    assert inside.rings(" Plan: pick red can.") == inside.rings("") == inside.rings(" 3") == []
+    assert inside.rings(" 31 0 32 1") == [(31.5 / 32, .5 / 32)]
 
 
 def test_attention_is_that_of_the_whole_sequence_read_again(path):

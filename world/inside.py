@@ -71,12 +71,19 @@ def decide(policy, episode, picture, text):
     tokens = [{**odds(policy, *said[t][:2], ids[t], t - begun - 1),
                "kind": "thought" if t < begun else "begin" if t == begun else "action"} for t in range(n)]
     looks = [[(1000 * layer[t][0, :, -1]).round().int().tolist() for layer in layers] for t in range(n)]
-    numbers = re.search(r"(?: \d+)*$", episode.thought)[0].split()
-    rings = [[(int(c) + .5) / GRID, (int(r) + .5) / GRID] for c, r in zip(numbers[::2], numbers[1::2])
-             if max(int(c), int(r)) < GRID]
     return action, {"prompt": [tok.decode([i]) for i in tok.encode(text)], "tokens": tokens, "looks": looks,
-                    "thought": episode.thought, "rings": rings, "n_image": config.n_image,
+                    "thought": episode.thought, "rings": rings(episode.thought), "n_image": config.n_image,
                     "grid": config.image_size // (2 * config.patch_size)}
+
+
+def rings(thought):
+    """
+    The places that a thought ends with, (column, row) from 0 to 1.
+    Example: rings(" 12 20 3 4") -> [(.39, .64), (.11, .14)], of " Plan: pick red can." -> []
+    """
+    numbers = [int(n) for n in re.search(r"(?: \d+)*$", thought)[0].split()]
+    places = zip(numbers[::2], numbers[1::2])
+    return [((c + .5) / GRID, (r + .5) / GRID) for c, r in places if max(c, r) < GRID]
 
 
 def odds(policy, logits, masked, choice, slot):

@@ -3,9 +3,9 @@ Films the playground in a real Chromium, for the README.
 
     python -m tests.film pictures/play.gif --checkpoint out/checkpoint.pt
 
-writes play.gif, an instruction from its first letter to success, and play.png, the whole page in the middle of it. The
-first of the seeds that ends in success within a few steps is taken. Time in the film is made: each time the page wants
-to sleep, a frame is taken, so a slow machine makes the same film.
+writes play.gif, an instruction from its first letter to success, and play.png, the whole page in the middle of it. Of
+the seeds it takes the first that ends in success within a few steps. The film has a time of its own: each time the page
+wants to sleep, a frame is taken, so a slow machine makes the same film.
 """
 import argparse
 import io
@@ -18,7 +18,7 @@ from PIL import Image
 
 from tests.browser import Browser
 
-WIDTH, HEIGHT, SCALE, MOST_BYTES = 1120, 880, .8, 1_000_000
+WIDTH, HEIGHT, SCALE, MOST_BYTES, MOST_STEPS = 1120, 880, .8, 1_000_000, 16
 FAVOURITES = ("emergent: sums", "emergent: symbols", "seen: move near")        # the first of them that there is
 
 
@@ -55,10 +55,18 @@ class Film:
               f"{path.stat().st_size / 1000:.0f} KB")
 
 
-def take(page, line, seed):
-    """a Film of one scene, None if it does not end in success soon"""
-    page.js(f"setTimeout = real; $('line').value = {line!r}; scene({seed})"), page.wait(f"state.seed == {seed} && !busy")
-    page.js("queue.then(() => { setTimeout = (wake, ms) => sleeping.push(wake) })")
+def rehearse(page, line, seed):
+    """does this scene end in success soon? Without frames"""
+    page.js(f"setTimeout = real; $('line').value = {line!r}; $('speed').value = 4; rehearsed = false; "
+            f"scene({seed}).then(() => run({MOST_STEPS})).then(() => rehearsed = true); 0")
+    page.wait("rehearsed", seconds=600)
+    print(f"{line}, seed {seed}: {page.js('state.text')}: {page.js('state.outcome?.text') or 'it takes long'}", flush=True)
+    return page.js("!!state.outcome?.success")
+
+
+def take(page):
+    """a Film of the scene that stands there, and whether it ended in success"""
+    page.js("change('again').then(() => { setTimeout = (wake, ms) => sleeping.push(wake) })")
     film, words = Film(page), page.js("state.text")
     page.type("#text", "")
     page.key("Delete")
@@ -69,17 +77,17 @@ def take(page, line, seed):
     page.key("Enter", "\r")
     page.js("queue.then(() => 0)")
     film.frame(700)
-    page.js("$('speed').value = 1; run(12); 0")
+    page.js(f"$('speed').value = 1; run({MOST_STEPS}); 0")
     while True:
-        page.wait("sleeping.length || !busy")
+        page.wait("sleeping.length || !busy", seconds=600)
         if not page.js("busy"):
             break
-        steps, wake = page.js("state.steps"), page.js("sleeping.length")
+        steps, waiting = page.js("state.steps"), page.js("sleeping.length")
         film.frame({1: 200, 2: 90}.get(steps, 450))
         # the first two steps token by token, the others at once
-        page.js(f"$('speed').value = {2 if steps < 2 else 3}; sleeping.splice(0, {wake}).forEach(wake => wake()); 0")
+        page.js(f"$('speed').value = {2 if steps < 2 else 3}; sleeping.splice(0, {waiting}).forEach(wake => wake()); 0")
     film.frame(3500)
-    return film if page.js("state.outcome?.success") else None
+    return film, page.js("!!state.outcome?.success")
 
 
 def main():
@@ -104,9 +112,8 @@ def main():
             page.js("real = setTimeout; sleeping = []; 0")
             line = args.line or next((name for name in FAVOURITES if name in page.js("state.lines")), page.js("state.line"))
             for seed in range(args.seed, args.seed + 30):
-                film = take(page, line, seed)
-                print(f"{line}, seed {seed}: {page.js('state.text')}: {page.js('state.outcome?.text') or 'it takes long'}")
-                if film:
+                film, success = take(page) if rehearse(page, line, seed) else (None, False)
+                if success:                                 # the draws are others than in the rehearsal
                     break
             else:
                 sys.exit("error: no seed ends in success; try another --line")

@@ -377,6 +377,7 @@ def test_other_vocabularies_and_skills_come_from_the_checkpoint(tmp_path):
                 assert session.chip.task.skill == chip.task.skill, chip.text
                 assert session.read == prompt(chip.text)            # a wish, too: it has not learnt to plan
                 assert session.world.strict == chip.strict
+                assert chip.strict == (chip.group not in ("seen", "unseen")) or chip is session.own
                 if chip.group == "wish":
                     assert len(session.world.movers) == 1 + (chip.task.skill == "move near")
                     session.wishes = True

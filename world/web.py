@@ -179,8 +179,11 @@ def draw_picture(rng, size, names, cards=(), hair=(), wears=()):
         else:
             *color, noun = f["name"].split()
             draw.draw_thing(pixels, camera, noun, draw.COLORS[color[0]] if color else None, at, yaw=f["yaw"])
-    if len(names) and len(cards) and len(hair) and rng.random() < .4:
+    reaches_in = rng.random() if len(names) and len(cards) and len(hair) else 1.
+    if reaches_in < .3:
         draw_arm(pixels, facts, rng)
+    elif reaches_in < .6:
+        draw_hand(pixels, facts, camera, rng)
     pixels = pixels * rng.uniform(.85, 1.15, 3) + rng.normal(0, .02, pixels.shape)
     return (np.clip(pixels, 0, 1) * 255 + .5).astype(np.uint8), facts
 
@@ -243,6 +246,21 @@ def draw_arm(pixels, facts, rng):
         draw.stroke(pixels, [hand], .8 * width, skin)
 
 
+def draw_hand(pixels, facts, camera, rng):
+    """
+    A robot's hand, in a photograph of its own: where it is and how high is known, what it does is not. It is
+    not drawn where it would hide the middle of a thing. Adds its fact.
+    """
+    at = rng.uniform((-.2, -.2, 0), (.2, .2, .2))
+    column, row, _ = camera.project(at)
+    inside = .06 < column < .94 and .08 < row < .94
+    if inside and all(np.hypot(f["column"] - column, f["row"] - row) > .07 for f in facts):
+        opening = float(rng.random() < .7)
+        draw.draw_gripper(pixels, camera, at, *rng.normal(0, .1, 2), rng.uniform(-.8, .8), opening)
+        facts.append({"name": "gripper", "column": float(column), "row": float(row), "x": float(at[0]),
+                      "y": float(at[1]), "height": int(round(at[2] * 100))})
+
+
 def web_pictures(seeds, size, names, cards, hair, wears):
     """the stream of web pictures: "episodes" of one step {"picture", "facts"}"""
     for seed in seeds:
@@ -260,6 +278,11 @@ def _one(facts, rng):
 
 def _hand(facts):
     return next((f for f in facts if f["name"] == "gripper"), None)
+
+
+def _own_hand(facts):
+    """the hand in the robot's own picture"""
+    return next((f for f in facts if "held" in f), None)
 
 
 def _things(facts):
@@ -428,7 +451,7 @@ def _what(reference):
 def _way(reference):
     def way(facts, rng):
         found = REFERENCES[reference](_things(facts), rng)
-        b = found and (_hand(facts) or _one([f for f in facts if f is not found[1]], rng))
+        b = found and (_own_hand(facts) or _one([f for f in _things(facts) if f is not found[1]], rng))
         return b and (f"which way is {found[0]} from the {b['name']}?", step_toward(b, found[1]))
     return way
 
@@ -439,10 +462,10 @@ def way(facts, rng):
     above 128. In the robot's picture, the step from the gripper. A spatial relation, answered as the arm
     would answer it.
     """
-    if len(facts) < 2:
+    if len(facts) - (_hand(facts) is not None and not _own_hand(facts)) < 2:
         return None
-    b, a = _hand(facts), _one(_things(facts), rng)
-    b = b or _one([f for f in facts if f is not a], rng)
+    b, a = _own_hand(facts), _one(_things(facts), rng)
+    b = b or _one([f for f in _things(facts) if f is not a], rng)
     return f"which way is the {a['name']} from the {b['name']}?", step_toward(b, a)
 
 

@@ -157,7 +157,7 @@ def questions(vocabulary, size, question_type, n, names, about=None, fits=lambda
     for i in range(tries * n):
         picture, facts = web.draw_picture(np.random.default_rng([WEB_SEED, i]), size, **shown)
         if about:
-            facts = [f for f in facts if ("hair" if "face" in f else f["category"]) == about]
+            facts = [f for f in facts if ("hair" if "face" in f else f.get("category")) == about]
         found = web.ask(facts, question_type, rng)
         if found and fits(found[1]):
             pictures.append(picture), asked.append(found[0]), answers.append(found[1])

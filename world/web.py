@@ -158,7 +158,7 @@ def draw_picture(rng, size, names, cards=(), hair=(), wears=()):
     """
     One picture: one thing (40 %) or two to four, of the given names, cards and people (by their hair, and
     what they may wear), before a random background, from a random camera, with colours that vary. Where all
-    three are given, somebody's arm reaches into some of the pictures.
+    three are given, somebody's arm or a robot's hand is in some of the pictures.
 
     Returns pixels (size, size, 3) uint8 and the list of facts.
     """
@@ -179,8 +179,11 @@ def draw_picture(rng, size, names, cards=(), hair=(), wears=()):
         else:
             *color, noun = f["name"].split()
             draw.draw_thing(pixels, camera, noun, draw.COLORS[color[0]] if color else None, at, yaw=f["yaw"])
-    if len(names) and len(cards) and len(hair) and rng.random() < .4:
+    reaches_in = rng.random() if len(names) and len(cards) and len(hair) else 1.
+    if reaches_in < .3:
         draw_arm(pixels, facts, rng)
+    elif reaches_in < .75:
+        draw_hand(pixels, facts, camera, names, rng)
     pixels = pixels * rng.uniform(.85, 1.15, 3) + rng.normal(0, .02, pixels.shape)
     return (np.clip(pixels, 0, 1) * 255 + .5).astype(np.uint8), facts
 
@@ -243,6 +246,35 @@ def draw_arm(pixels, facts, rng):
         draw.stroke(pixels, [hand], .8 * width, skin)
 
 
+def draw_hand(pixels, facts, camera, names, rng):
+    """
+    A photograph of a robot's hand: where it is, how high and what it holds are known, what it does is not.
+    Nothing is drawn where the hand would hide the middle of a thing. Adds its fact.
+    """
+    at = rng.uniform((-.2, -.2, .02), (.2, .2, .2))
+    column, row, _ = camera.project(at)
+    inside = .06 < column < .94 and .08 < row < .94
+    if not inside or any(np.hypot(f["column"] - column, f["row"] - row) < .07 for f in facts):
+        return
+    held, turn = "nothing", (*rng.normal(0, .1, 2), rng.uniform(-.8, .8))
+    others = [n for n in names if all(f["name"] != n for f in facts)]
+    if rng.random() < .5 and others:
+        held = str(others[rng.integers(len(others))])
+        *color, noun = held.split()
+        kind = KINDS[noun]
+        at[2] = max(at[2], kind.height / 2 + .01)           # what it holds is above the table
+        width = min(1., 2 * kind.radius / .09)
+        draw.draw_gripper(pixels, camera, at, *turn, width, True, part="back")
+        draw.draw_thing(pixels, camera, noun, draw.COLORS[color[0]] if color else None,
+                        at - (0, 0, kind.height / 2), yaw=turn[2], shadow=False)
+        draw.draw_gripper(pixels, camera, at, *turn, width, True, part="front")
+        column, row, _ = camera.project(at)
+    else:
+        draw.draw_gripper(pixels, camera, at, *turn, float(rng.random() < .7))
+    facts.append({"name": "gripper", "column": float(column), "row": float(row), "x": float(at[0]),
+                  "y": float(at[1]), "height": int(round(at[2] * 100)), "held": held, "photo": True})
+
+
 def web_pictures(seeds, size, names, cards, hair, wears):
     """the stream of web pictures: "episodes" of one step {"picture", "facts"}"""
     for seed in seeds:
@@ -260,6 +292,11 @@ def _one(facts, rng):
 
 def _hand(facts):
     return next((f for f in facts if f["name"] == "gripper"), None)
+
+
+def _own_hand(facts):
+    """the hand in the robot's own picture"""
+    return next((f for f in facts if f["name"] == "gripper" and "photo" not in f), None)
 
 
 def _things(facts):
@@ -428,7 +465,7 @@ def _what(reference):
 def _way(reference):
     def way(facts, rng):
         found = REFERENCES[reference](_things(facts), rng)
-        b = found and (_hand(facts) or _one([f for f in facts if f is not found[1]], rng))
+        b = found and (_own_hand(facts) or _one([f for f in _things(facts) if f is not found[1]], rng))
         return b and (f"which way is {found[0]} from the {b['name']}?", step_toward(b, found[1]))
     return way
 
@@ -439,10 +476,11 @@ def way(facts, rng):
     above 128. In the robot's picture, the step from the gripper. A spatial relation, answered as the arm
     would answer it.
     """
-    if len(facts) < 2:
+    things = _things(facts)
+    a = _one(things, rng)
+    b = _own_hand(facts) or _one([f for f in things if f is not a], rng)
+    if a is None or b is None:
         return None
-    b, a = _hand(facts), _one(_things(facts), rng)
-    b = b or _one([f for f in facts if f is not a], rng)
     return f"which way is the {a['name']} from the {b['name']}?", step_toward(b, a)
 
 
@@ -535,8 +573,8 @@ def wished(facts, rng):
     return None
 
 
-# -- Questions about the robot's own picture, beside those above. (The paper's Language-Table runs have such
-#    questions, appendix B.)
+# -- Questions about a robot's hand: in the robot's own picture (the paper's Language-Table runs have such
+#    questions, appendix B), and in photographs, where it stands over other tables.
 
 def gripper(facts, rng):
     f = _hand(facts)

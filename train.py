@@ -785,7 +785,7 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonal(x):
-    """matrices (n, A, B) -> all singular values about 1; each of five steps (Newton-Schulz) lifts small ones"""
+    """matrices (n, A, B) -> all singular values about 1; each of five Newton-Schulz steps lifts small ones"""
     if x.size(1) > x.size(2):
         return orthogonal(x.mT).mT
     x = torch.nn.functional.normalize(x.bfloat16(), dim=(1, 2), eps=1e-7)

@@ -6,6 +6,7 @@ The course: ten assignments that begin with cut-out functions and end in this pr
     python -m course check 2                # the tests of assignment 2, against the files of this folder
     python -m course check 2 --json results.json        # Gradescope's format, too
     python -m course check                  # all assignments
+    python -m course train --steps 100      # train.py, once all that it needs is written (study: the same)
 
 course/README.md is the syllabus.
 """
@@ -18,44 +19,25 @@ import shutil
 import sys
 from pathlib import Path
 
+ENVIRONMENT = dict(os.environ)                      # of train.py, which may use all cores
 os.environ.setdefault("OMP_NUM_THREADS", "1")       # before torch: the models of the tests are tiny
 
-from course import grading                          # noqa: E402
-from course.grading import ROOT                     # noqa: E402
+from course import grading                                          # noqa: E402
+from course.assignments import (ASSIGNMENTS, PROGRAMS, ROOT, functions, listed, look, missing,  # noqa: E402
+                                place_of)
 
-# assignment -> (name of its files, what is cut: file -> functions). Two files: NN_name.md and NN_test.py
-ASSIGNMENTS = {
-    1: ("numbers", {"tokenizer.py": ["ActionTokenizer.bins", "ActionTokenizer.encode",
-                                     "ActionTokenizer.decode", "ActionTokenizer.centres"]}),
-    2: ("mask", {"model.py": ["attention_mask", "VLA.embed", "VLA.attention_bias"]}),
-    3: ("block", {"model.py": ["attend", "Attention.forward", "Block._forward", "KVCache.append",
-                               "VLA.flops"]}),
-    4: ("sample", {"data.py": ["pack", "fill", "RobotData.sample", "Mix.__getitem__", "Mix.draw"]}),
-    5: ("decoding", {"model.py": ["VLA.generate"]}),
-    6: ("closed_loop", {"eval.py": ["rollouts", "driver", "wilson"]}),
-    7: ("recipes", {"train.py": ["lr_scale", "forward", "train_step"]}),
-    8: ("thought", {"eval.py": ["Policy.decide", "Policy.slot"]}),
-    9: ("faster", {"eval.py": ["Policy.act", "Policy.carried_out"],
-                   "course/int8.py": ["quantize", "dequantize", "Int8Linear.__init__", "Int8Linear.forward",
-                                      "quantize_model"]}),
-    10: ("your_own", {}),
-}
 FOLDERS = ("configs", "world", "formats", "study", "examples", "course")
 # no student's copy has these: answers, and what was made by running
 WITHOUT = ("solutions", "TEACHING.md", "__pycache__", "*.pyc", ".*", "data", "out")
+NOTE = """
+> **A student's copy.** Begin with [course/README.md](course/README.md). What is yours to write is cut out of the five
+> files and out of the lines below. The folder tests/ is not here: instead of `pytest` run `python -m course check`, and
+> instead of tests/tiny.py read course/tiny.py.
+"""
 
 
 # --------------------------------------------------------------------------------------------------------
 # start: a copy without the answers
-
-def functions(tree, prefix=""):
-    """qualified name -> its node, of every function of a file. Example: "VLA.embed" """
-    for node in getattr(tree, "body", ()):
-        if isinstance(node, ast.FunctionDef):
-            yield prefix + node.name, node
-        elif isinstance(node, ast.ClassDef):
-            yield from functions(node, f"{prefix}{node.name}.")
-
 
 def cut(source, names, number):
     """
@@ -90,11 +72,6 @@ def body(source, name):
     return [line.strip() for line in lines[first:last]]
 
 
-def place_of(file):
-    """where the reference of a file stands in the project; int8.py is not a part of RT-2"""
-    return ROOT / ("course/solutions/int8.py" if file == "course/int8.py" else file)
-
-
 def start(folder, numbers):
     """writes a student's copy for these assignments into a folder that does not exist yet"""
     folder = Path(folder).resolve()
@@ -113,7 +90,7 @@ def start(folder, numbers):
         shutil.copy(place_of("course/int8.py"), folder / "course/int8.py")
     gone = set()
     for number in numbers:
-        for file, names in ASSIGNMENTS[number][1].items():
+        for file, names in ASSIGNMENTS[number].cut.items():
             whole, source = place_of(file).read_text(encoding="utf-8"), folder / file
             gone |= {line for name in names for line in body(whole, name) if len(line) > 20}
             text = source.read_text(encoding="utf-8") if source.exists() else whole
@@ -121,6 +98,9 @@ def start(folder, numbers):
     for page in folder.rglob("*.md"):                       # pages that show lines of the answers
         lines = page.read_text(encoding="utf-8").splitlines()
         lines = ["    # (yours to write)" if shows(line.strip(), gone) else line for line in lines]
+        lines = [line for line, before in zip(lines, ["", *lines]) if line != before or "(yours to" not in line]
+        if page == folder / "README.md":
+            lines[1:1] = NOTE.splitlines()
         page.write_text(anchors("\n".join(lines) + "\n", folder), encoding="utf-8")
     return folder
 
@@ -151,16 +131,21 @@ def anchors(text, root):
 
 def check(number, quiet=False):
     """the result of one assignment, in Gradescope's format"""
-    name, _ = ASSIGNMENTS[number]
-    if not quiet:
-        print(f"assignment {number}: course/{number:02}_{name}.md"
-              + (" (about 1 minute)" if number == 7 else ""), flush=True)
+    name, others = ASSIGNMENTS[number].name, ASSIGNMENTS[number].tests
+    say = (lambda *_: None) if quiet else (lambda text: print(text, flush=True))
+    say(f"assignment {number}: course/{number:02}_{name}.md" + (" (about 1 minute)" if number == 7 else ""))
+    try:
+        for n, names in missing(others).items():
+            say(f"  these tests need assignment {n} as well, and it is not written yet: {', '.join(names)}")
+    except SyntaxError:                                     # grade() says where
+        pass
     result = grading.grade(number, ROOT / f"course/{number:02}_test.py", quiet)
-    if not quiet:
-        tests = result["tests"]
-        most, passed = sum(t["max_score"] for t in tests), sum(t["status"] == "passed" for t in tests)
-        points = f"{result['score']} of {most} points" if most else f"{passed} of {len(tests)} checks hold"
-        print(f"  {points}, {result['execution_time']} s\n", flush=True)
+    tests = result["tests"]
+    most, passed = sum(t["max_score"] for t in tests), sum(t["status"] == "passed" for t in tests)
+    say(f"  {result['score']} of {most} points" if most else f"  {passed} of {len(tests)} checks hold")
+    if others and passed < len(tests):
+        say(f"  what you wrote in {listed(others)} is used here, too: see that its own tests pass")
+    say(f"  {result['execution_time']} s\n")
     return result
 
 
@@ -175,8 +160,16 @@ def main():
     test.add_argument("number", type=int, nargs="?", choices=ASSIGNMENTS)
     test.add_argument("--json", metavar="FILE", help="write the result in Gradescope's format")
     commands.add_parser("anchors", help="write the lines of functions anew into the pages of the course")
-    args = parser.parse_args()
+    for program in PROGRAMS:
+        commands.add_parser(program, add_help=False,
+                            help=f"python -m {program}, after a look whether all that it needs is written")
+    args, rest = parser.parse_known_args()
     try:
+        if args.command in PROGRAMS:
+            look(PROGRAMS[args.command], f"python -m course {args.command}")
+            os.execve(sys.executable, [sys.executable, "-m", args.command, *rest], ENVIRONMENT)
+        if rest:
+            parser.error(f"unrecognized arguments: {' '.join(rest)}")
         if args.command == "start":
             folder = start(args.folder, [args.number] if args.number else list(ASSIGNMENTS))
             print(f"cd {folder} and read course/README.md")

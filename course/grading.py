@@ -3,7 +3,7 @@ Tests with points. A file NN_test.py is a list of functions, each under a line t
 
     @points(3, read="model.py: the docstring of attention_mask")
     def an_answer_does_not_see_the_future():
-        ...
+        expect("row i, column j = i sees j", found, wanted)
 
 grade() runs them and returns what Gradescope wants to know. A test passes if nothing is raised in time.
 Points stand in the source as plain numbers, so that a test counts even where a student's file does not load.
@@ -12,6 +12,7 @@ import ast
 import contextlib
 import importlib
 import os
+import re
 import signal
 import sys
 import time
@@ -19,24 +20,84 @@ import traceback
 import warnings
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+import numpy as np
+
+from course.assignments import ROOT
+
 FIVE = ("tokenizer", "model", "data", "train", "eval")
 
 
-def points(n, read="", seconds=30):
-    """n: what the test is worth. read: where to look when it fails. seconds: more than that fails."""
+def points(n, read="", seconds=30, visibility="visible"):
+    """
+    n: what the test is worth. read: where to look when it fails. seconds: more than that fails. visibility:
+    when Gradescope shows the result to a student: visible, after_due_date, after_published or hidden.
+    """
     return lambda function: function
 
 
+def plain(x):
+    """tensors and arrays as lists and numbers"""
+    x = x.detach() if hasattr(x, "detach") else x
+    return x.tolist() if hasattr(x, "tolist") else x
+
+
+def show(x):
+    """what was found or wanted, as text; a matrix has a line for each row. Example: show([.5, 2]) -> "[0.5, 2]" """
+    x = plain(x)
+    if type(x) is float:
+        return f"{x:.4g}"
+    if type(x) in (list, tuple):
+        matrix = len(x) > 1 and all(type(row) is list and len(row) > 2 for row in x)
+        begin, between, end = ("\n    ", "\n    ", "") if matrix else ("[", ", ", "]") if type(x) is list \
+            else ("(", ", ", ")")
+        return begin + between.join(map(show, x)) + end
+    return repr(x)
+
+
+def expect(what, found, wanted, holds=None, off=0.):
+    """
+    The one way in which a test says what is wrong. Fails unless found is wanted (numbers may be off by `off`),
+    or, where wanted is said in words, unless `holds`.
+
+    Example: expect("bins", [0, 3], [0, 2])                  AssertionError: bins: found [0, 3], wanted [0, 2]
+             expect("loss", 2.1, "below 1", holds=2.1 < 1)   AssertionError: loss: found 2.1, wanted below 1
+    """
+    found = plain(found)
+    if holds is None:
+        wanted = plain(wanted)
+        holds = found == wanted
+        if off and not holds:
+            a, b = np.array(found, dtype=float), np.array(wanted, dtype=float)
+            holds = a.shape == b.shape and np.allclose(a, b, rtol=0, atol=off)
+            if a.shape != b.shape:
+                found, wanted = f"numbers of shape {a.shape}", f"{b.shape}"
+            elif a.size > 64 and not holds:                 # too many to print
+                at = np.unravel_index(np.argmax(np.nan_to_num(np.abs(a - b), nan=np.inf)), a.shape)
+                what += f", at {[int(i) for i in at]}, where they differ most"
+                found, wanted = float(a[at]), float(b[at])
+    if not holds:
+        raise AssertionError(f"{what}: found {found if type(found) is str else show(found)}, "
+                             f"wanted {wanted if type(wanted) is str else show(wanted)}")
+
+
+def fails(what, call, *arguments, error=ValueError):
+    """a test fails unless call(*arguments) raises this error"""
+    try:
+        found = call(*arguments)
+    except error:
+        return
+    raise AssertionError(f"{what}: found no error but {show(found)[:200]}, wanted a {error.__name__}")
+
+
 def declared(path):
-    """the tests of a file, without importing it: [(name, what it shows, points, read, seconds)]"""
+    """the tests of a file, without importing it: [(name, what it shows, points, read, seconds, visibility)]"""
     found = []
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
         for line in getattr(node, "decorator_list", ()):
             if getattr(getattr(line, "func", None), "id", "") == "points":
                 said = {key.arg: ast.literal_eval(key.value) for key in line.keywords}
-                found.append((node.name, ast.get_docstring(node) or "", ast.literal_eval(line.args[0]),
-                              said.get("read", ""), said.get("seconds", 30)))
+                found.append((node.name, ast.get_docstring(node) or "", ast.literal_eval(line.args[0]), said.get(
+                    "read", ""), said.get("seconds", 30), said.get("visibility", "visible")))
     return found
 
 
@@ -63,14 +124,15 @@ def why(error):
     own = [f for f in traceback.extract_tb(error.__traceback__)
            if Path(f.filename).parent == ROOT or Path(f.filename).name == "int8.py"]
     where = f"\n  in {Path(own[-1].filename).name}, line {own[-1].lineno}: {own[-1].line}" if own else ""
-    text = str(error) or "the numbers are not what they should be"
+    text = str(error) or "without a word of why"
     return f"{type(error).__name__}: {text}{where}"
 
 
 def grade(number, path, quiet=False):
     """
     Runs the tests of one file against the project that it lies in -> {"score", "execution_time", "tests":
-    [{"number", "name", "score", "max_score", "output", "status"}]}, the format of Gradescope's results.json.
+    [{"number", "name", "score", "max_score", "output", "status", "visibility"}]}, the results.json of
+    Gradescope (its page "Autograder Specifications", section "Output format").
     """
     began, tests, module, broken = time.monotonic(), [], None, ""
     try:
@@ -81,7 +143,7 @@ def grade(number, path, quiet=False):
                 raise ImportError(f"{name} was read from {file}, not from {ROOT}; start from {ROOT}")
     except Exception as error:
         broken = f"nothing can be tested, because a file does not load\n{why(error)}"
-    for k, (name, about, worth, read, seconds) in enumerate(declared(path), start=1):
+    for k, (name, about, worth, read, seconds, visibility) in enumerate(declared(path), start=1):
         output, start = broken, time.monotonic()
         if not broken:
             try:
@@ -89,10 +151,14 @@ def grade(number, path, quiet=False):
                     warnings.simplefilter("ignore")
                     getattr(module, name)()
             except Exception as error:
-                output = why(error)
+                other = re.match(r"assignment (\d+): write (.*)", str(error))
+                if type(error) is NotImplementedError and other and int(other[1]) != number:
+                    output, read = f"this test needs assignment {other[1]}, too: {other[2]} is not written yet", ""
+                else:
+                    output = why(error)
         test = {"number": f"{number}.{k}", "name": name.replace("_", " "), "max_score": worth,
                 "score": 0 if output else worth, "status": "failed" if output else "passed",
-                "output": f"{output}\nread: {read}" if output else "passed"}
+                "output": output + f"\nread: {read}" * bool(read) if output else "passed", "visibility": visibility}
         tests.append(test)
         if not quiet:
             mark = "ok  " if not output else "FAIL"

@@ -1,8 +1,10 @@
 """
-The measurements of the handouts: python -m course.experiments N [--checkpoint out/checkpoint.pt]
+The measurements of the handouts: python -m course.experiments N
 
-1, 2, 6 and 7 need nothing. 3, 5 and 9 measure the model that `python train.py` leaves in out/. Each prints
-how long it took.
+Which assignments must be written before experiment N can start stands in the header of its handout; it says so
+at once if one is missing. 5 and 9 measure a trained model: out/checkpoint.pt, which `python train.py` leaves
+there, or else study/cofine.pt, which comes with the project, or any other with --checkpoint FILE. --quick takes a
+few steps and trials, to see that it runs. Each prints how long it took.
 """
 import argparse
 import copy
@@ -17,15 +19,33 @@ import torch
 
 import data
 from course import tiny
+from course.assignments import ASSIGNMENTS, ROOT, look
 from eval import Line, Policy, latency, measure, percent, quiz, table, wilson
+from model import VLA, KVCache, ModelConfig
 
 TWO = Line("two squares", lambda: tiny.Env(2))
 ONE = Line("one square", lambda: tiny.Env(1))
+QUICK = False
 
 
-def policy_of(config, everything, **options):
-    with tempfile.TemporaryDirectory() as folder:
-        return Policy(tiny.save(Path(folder) / "c.pt", config, everything), device="cpu", **options)
+def few(n, quick):
+    """n, or so many as --quick takes"""
+    return quick if QUICK else n
+
+
+def rate(k, n):
+    """percent with its interval; until assignment 6 is written, without"""
+    try:
+        return percent(k, n, wilson(k, n))
+    except NotImplementedError:
+        return f"{100 * k / n:3.0f} % ({k} of {n})"
+
+
+def trained(config, known=None):
+    """what tiny.made gives, after config.steps"""
+    everything = tiny.made(config, known)
+    tiny.train(config, everything)
+    return everything
 
 
 def one(_):
@@ -43,84 +63,102 @@ def one(_):
 def two(_):
     """answers that see the future: the same world, the same steps, one mask"""
     for leak in (False, True):
-        config = tiny.config(steps=500, robot_fraction=1., lr_muon=1e-2, lr_adam=4e-3)
+        config = tiny.config(steps=few(500, 2), robot_fraction=1., lr_muon=1e-2, lr_adam=4e-3)
         everything = tiny.made(config)
         model, right = everything[4], type(everything[4]).attention_bias
         if leak:                        # every token of a question sees all of that question
             model.attention_bias = lambda segment, answer: right(model, segment, torch.zeros_like(answer))
         curve = tiny.train(config, everything)
-        rows = measure(policy_of(config, everything), [TWO], 200, ("policy",), quiet=True)[0]
-        name = "answers see the future" if leak else "as in the paper"
-        print(f"{name:24} loss {np.mean(curve[-20:]):.3f}   success "
-              + percent(rows["success"], rows["n"], rows["interval"]), flush=True)
+        envs = [tiny.Env(2) for _ in range(few(200, 4))]
+        pictures = [env.reset(seed=1_000_000 + i)[0]["image"] for i, env in enumerate(envs)]
+        moves = tiny.Policy(everything).act(None, pictures, [TWO.prompt(env.instruction) for env in envs])
+        there = sum(abs(move[1] - env.expert()[1]) < .25 for env, move in zip(envs, moves))
+        name = "all of their question" if leak else "what came before (the paper)"
+        print(f"answers see {name:30} loss {np.mean(curve[-20:]):.3f}   goes to the right square "
+              + rate(int(there), len(envs)), flush=True)
 
 
-def three(checkpoint):
-    """actions a second with and without the KV cache, operations and bytes"""
-    policy = Policy(checkpoint, device="cpu")
-    picture = np.zeros((64, 64, 3), np.uint8)
-    for cache in (True, False):
-        policy.cache, times = cache, []
-        for _ in range(30):
-            begin = time.perf_counter()
-            policy.episode(0).act(picture, "pick apple")
-            times.append(time.perf_counter() - begin)
-        print(f"cache {str(cache):6} {1000 * np.median(times):6.1f} ms an action (median of 30)")
-    c = policy.model.config
-    print(f"weights {policy.model.n_weights():,}, operations of a training sample of 64 tokens, 16 of them "
-          f"with loss: {policy.model.flops(64, 16) / 1e6:.0f} million")
+def three(_):
+    """eight words with and without the KV cache, operations and bytes, in a model of the small preset's size"""
+    c = ModelConfig(n_vocab=1669, n_layer=4)
+    torch.manual_seed(0), torch.set_num_threads(1)
+    model, n = VLA(c).eval(), 20                            # a prompt of 20 words, and 8 new ones
+    images, T = torch.zeros(1, 64, 64, 3, dtype=torch.uint8), c.n_image + n
+    x = torch.randn(1, T + 8, c.n_embd)
+    see = (torch.arange(T + 8)[None] < T) | torch.ones(T + 8, T + 8).tril().bool()
+    bias = torch.zeros(1, 1, T + 8, T + 8).masked_fill(~see, -torch.inf)
+
+    def say(cached):
+        model.encode_images(images)
+        caches = [KVCache(1, c.n_head, T + 8, c.n_embd // c.n_head, "cpu", torch.float32)
+                  for _ in model.blocks] if cached else None
+        for end in range(T, T + 8):
+            begin = end - 1 if cached and end > T else 0
+            model.logits(model.transform(x[:, begin:end], bias[:, :, begin:end, :end], caches)[:, -1])
+
+    for cached in (True, False):
+        times = []
+        with torch.no_grad():
+            for _ in range(few(50, 2)):
+                start = time.process_time()                 # of this process alone, on one core
+                say(cached)
+                times.append(time.process_time() - start)
+        print(f"cache {str(cached):6} {1000 * np.median(times):6.1f} ms of CPU for a picture and 8 words "
+              f"(median of {len(times)})")
+    print(f"weights {model.n_weights():,}, operations of a training sample of 64 tokens, 16 of them "
+          f"with loss: {model.flops(64, 16) / 1e6:.0f} million")
     print(f"keys and values of one token: {2 * c.n_layer * c.n_embd * 4} bytes in float32")
 
 
 def five(checkpoint):
     """what a model would say without the constraint: share of answers that are no action"""
-    policy = Policy(checkpoint, device="cpu")
-    line = world_lines(policy)[0]
+    policy, n = Policy(checkpoint, device="cpu"), few(200, 2)
+    line, thought_len = world_lines(policy)[0], policy.config["thought_len"]
     pictures, prompts = zip(*[(env.reset(seed=s)[0]["image"], line.prompt(env.instruction))
-                              for s in range(1_000_000, 1_000_200) for env in [line.make()]])
-    uniform = torch.from_numpy(np.random.default_rng(0).random((200, 8)))
-    web = ["Q: where is the apple? A:"] * 200
-    for asked, words in (("its own prompt", prompts), ("a web question", web)):
+                              for s in range(1_000_000, 1_000_000 + n) for env in [line.make()]])
+    D, begin = len(policy.slots), policy.tokenizer.begin_action
+    room = D + (thought_len + 1 if thought_len else 0)
+    uniform = torch.from_numpy(np.random.default_rng(0).random((n, room)))
+
+    def is_action(row):
+        """are the D words where an action belongs the bins of one? (after " Action:", if the model thinks)"""
+        if thought_len:
+            row = row[row.index(begin) + 1:] if begin in row else []
+        return len(row) >= D and all(policy.slots[d, row[d]] for d in range(D))
+
+    for asked, words in (("its own prompt", prompts), ("where is the apple?", ["Q: where is the apple? A:"] * n)):
         for temperature in (.5, 1., 2.):
-            ids = policy.generate(list(pictures), list(words), 8, temperature=temperature, uniform=uniform)
-            ids = ids.numpy()
-            ok = np.array([[policy.actions.allowed[d, i] for d, i in enumerate(row)] for row in ids])
-            bad = int((~ok.all(1)).sum())
-            print(f"{asked:16} temperature {temperature}: no action " + percent(bad, 200, wilson(bad, 200)))
+            ids = policy.generate(list(pictures), list(words), room, temperature=temperature, uniform=uniform)
+            bad = sum(not is_action(row) for row in ids.tolist())
+            print(f"{asked:20} temperature {temperature}: no action " + rate(bad, n))
 
 
 def six(_):
     """two policies: one learnt where words were needed, one where they were not; which is deaf?"""
     for name, squares in (("A", 2), ("B", 1)):
-        config = tiny.config(steps=500, robot_fraction=1., lr_muon=1e-2, lr_adam=4e-3,
+        config = tiny.config(steps=few(500, 2), robot_fraction=1., lr_muon=1e-2, lr_adam=4e-3,
                              robot=[{"format": "tiny", "squares": squares}])
-        everything = tiny.made(config)
-        tiny.train(config, everything)
-        print(f"policy {name}, 500 steps")
-        rows = measure(policy_of(config, everything), [ONE, TWO], 200, quiet=True)
-        print(table({"rows": rows}), "\n", flush=True)
+        policy = tiny.Policy(trained(config))
+        print(f"policy {name}, {config.steps} steps")
+        print(table({"rows": measure(policy, [ONE, TWO], few(200, 4), quiet=True)}), "\n", flush=True)
 
 
 def seven(_):
     """three recipes with the same robot samples: what only the web named, and what the web taught"""
-    begin = dict(lr_muon=1e-2, lr_adam=4e-3)
-    web = tiny.made(tiny.config(robot_fraction=0., steps=400, **begin))
-    tiny.train(tiny.config(robot_fraction=0., steps=400, **begin), web)
+    begin, n = dict(lr_muon=1e-2, lr_adam=4e-3), few(200, 4)
+    web = trained(tiny.config(robot_fraction=0., steps=few(400, 2), **begin))
     new = Line("new colours", lambda: tiny.Env(2, tiny.NEW))
     print(f"{'recipe':18}{'seen':>18}{'new colours':>18}{'web questions':>18}")
     for name, known, share, steps in (("the web alone", web, 1., 0), ("co-fine-tuning", web, .5, 600),
                                       ("fine-tuning", web, 1., 300), ("from scratch", None, 1., 300)):
-        config = tiny.config(robot_fraction=share, steps=max(1, steps), **begin)
-        everything = tiny.made(config, known)
-        if steps:
-            tiny.train(config, everything)
-        policy, rng = policy_of(config, everything), np.random.default_rng(7)
+        config = tiny.config(robot_fraction=share, steps=few(max(1, steps), 2), **begin)
+        everything = trained(config, known) if steps else tiny.made(config, known)
+        policy, rng = tiny.Policy(everything), np.random.default_rng(7)
         asked = [(tiny.picture(s), *tiny.question(s, rng), 0)
-                 for s, _ in (tiny.scene(rng, list(tiny.COLOURS), 2) for _ in range(200))]
-        rows = measure(policy, [TWO, new], 200, ("policy",), quiet=True)
+                 for s, _ in (tiny.scene(rng, list(tiny.COLOURS), 2) for _ in range(n))]
+        rows = measure(policy, [TWO, new], n, ("policy",), quiet=True)
         cells = [(row["success"], row["n"]) for row in rows]
-        print(f"{name:18}" + "".join(f"{percent(k, n, wilson(k, n)):>18}"
-                                     for k, n in (*cells, quiz(policy, asked))), flush=True)
+        print(f"{name:18}" + "".join(f"{rate(*cell):>18}" for cell in (*cells, quiz(policy, asked))), flush=True)
 
 
 def world_lines(policy):
@@ -137,51 +175,61 @@ def nine(checkpoint):
 
 def chunks():
     """a tiny model whose answer holds two actions; in one of two worlds half of all moves slip"""
-    config = tiny.config(steps=500, robot_fraction=1., lr_muon=1e-2, lr_adam=4e-3,
+    config = tiny.config(steps=few(500, 2), robot_fraction=1., lr_muon=1e-2, lr_adam=4e-3,
                          robot=[{"format": "tiny", "chunk": 2}])
-    everything = tiny.made(config)
-    tiny.train(config, everything)
+    everything = trained(config)
     print(f"{'execute':10}{'no move slips':>18}{'half of them do':>18}   actions/s")
     for execute in (1, 2):
-        policy = policy_of(config, everything, execute=execute)
+        with tempfile.TemporaryDirectory() as folder:
+            policy = Policy(tiny.save(Path(folder) / "c.pt", config, everything), "cpu", execute=execute)
         lines = [TWO, Line("half of them slip", lambda: tiny.Env(2, slip=.5))]
-        cells = [percent(row["success"], row["n"], row["interval"])
-                 for row in measure(policy, lines, 200, ("policy",), quiet=True)]
-        rate = latency(policy, 100)["actions_per_s"]
-        print(f"{execute:<10}" + "".join(f"{cell:>18}" for cell in cells) + f"{rate:12.0f}", flush=True)
+        cells = [rate(row["success"], row["n"])
+                 for row in measure(policy, lines, few(200, 4), ("policy",), quiet=True)]
+        per_s = latency(policy, few(100, 2))["actions_per_s"]
+        print(f"{execute:<10}" + "".join(f"{cell:>18}" for cell in cells) + f"{per_s:12.0f}", flush=True)
 
 
-def bits_of_a_weight(checkpoint, trials=100):
-    from course.grading import ROOT
+def bits_of_a_weight(checkpoint):
     if (ROOT / "course/int8.py").exists():
         from course import int8
     else:
         from course.solutions import int8
     policy = Policy(checkpoint, device="cpu")
     whole, line = policy.model, world_lines(policy)[0]
-    for bits in (32, 8, 6, 5, 4, 3, 2):
+    for bits in few((32, 8, 6, 5, 4, 3, 2), (32, 2)):
         policy.model = whole if bits == 32 else int8.quantize_model(copy.deepcopy(whole), bits)
         begin = time.perf_counter()
-        row = measure(policy, [line], trials, ("policy",), quiet=True)[0]
+        row = measure(policy, [line], few(100, 1), ("policy",), quiet=True)[0]
         speed = time.perf_counter() - begin
-        rate = latency(policy, 10)["actions_per_s"]
-        print(f"{bits:2} bits: {line.name} {percent(row['success'], row['n'], row['interval'])}   "
-              f"{rate:5.1f} actions/s   {int8.n_bytes(policy.model) / 1e6:.2f} MB   ({speed:.0f} s)",
-              flush=True)
+        per_s = latency(policy, few(10, 1))["actions_per_s"]
+        print(f"{bits:2} bits: {line.name} {rate(row['success'], row['n'])}   {per_s:5.1f} actions/s   "
+              f"{int8.n_bytes(policy.model) / 1e6:.2f} MB   ({speed:.0f} s)", flush=True)
+
+
+def default_checkpoint():
+    """the model of `python train.py`, or else the one that comes with the project"""
+    return next((path for path in ("out/checkpoint.pt", str(ROOT / "study/cofine.pt")) if Path(path).exists()),
+                "out/checkpoint.pt")
+
+
+EXPERIMENTS = {1: one, 2: two, 3: three, 5: five, 6: six, 7: seven, 9: nine}
 
 
 def main():
-    known = {1: one, 2: two, 3: three, 5: five, 6: six, 7: seven, 9: nine}
+    global QUICK
     parser = argparse.ArgumentParser(prog="python -m course.experiments", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("number", type=int, choices=known)
-    parser.add_argument("--checkpoint", default="out/checkpoint.pt")
+    parser.add_argument("number", type=int, choices=EXPERIMENTS)
+    parser.add_argument("--checkpoint", default=default_checkpoint())
+    parser.add_argument("--quick", action="store_true", help="a few steps and trials, to see that it runs")
     args = parser.parse_args()
+    QUICK = args.quick
     warnings.simplefilter("ignore")
-    print(known[args.number].__doc__)
-    begin, used = time.monotonic(), time.process_time()
     try:
-        known[args.number](args.checkpoint)
+        look(ASSIGNMENTS[args.number].experiment, f"experiment {args.number}")
+        print(EXPERIMENTS[args.number].__doc__)
+        begin, used = time.monotonic(), time.process_time()
+        EXPERIMENTS[args.number](args.checkpoint)
     except (ValueError, NotImplementedError) as error:
         sys.exit(f"error: {error}")
     print(f"{time.monotonic() - begin:.0f} seconds, {time.process_time() - used:.0f} of them on the CPU")

@@ -7,6 +7,7 @@ columns. The robot has one number, dx, from -1 (left) to 1 (right). It is told "
 step, and stops in the next, when the floor is bright. With two squares only the words say where to go.
 """
 import copy
+from itertools import takewhile
 
 import numpy as np
 import torch
@@ -180,6 +181,48 @@ def train(config, everything):
             optimizer.step(), fall.step(), optimizer.zero_grad()
         curve.append(mean.item())
     return curve
+
+
+class Policy:
+    """
+    A policy for this world that needs nothing of assignments 5, 8 and 9. For each new token it reads everything
+    again, with the code of training, and takes the likeliest token that is allowed. It has of eval.Policy what
+    eval.measure and eval.quiz ask for.
+    """
+
+    def __init__(self, everything):
+        _, self.tokenizer, robots, _, self.model = everything
+        self.actions = robots["tiny"].actions
+
+    def episode(self, seed=None):
+        """nothing needs to be kept in mind"""
+
+    def act(self, episodes, pictures, prompts):
+        return self.actions.decode(self.say(pictures, prompts, self.actions.allowed))
+
+    def answer(self, pictures, questions, n_new):
+        everything = np.ones((n_new, self.tokenizer.n_vocab), bool)
+        return [self.tokenizer.decode(takewhile(lambda i: i != self.tokenizer.eos, row))
+                for row in self.say(pictures, questions, everything).tolist()]
+
+    @torch.no_grad()
+    def say(self, pictures, prompts, allowed):
+        """allowed (n_new, n_vocab) bool: what may be said at each place -> new tokens (B, n_new)"""
+        asked, allowed = [self.tokenizer.encode(text) for text in prompts], torch.from_numpy(allowed)
+        images, row = torch.from_numpy(np.stack(pictures)), torch.arange(len(asked))
+        length = torch.tensor([len(ids) for ids in asked])                                  # (B,)
+        tokens = torch.zeros(len(asked), max(length) + len(allowed), dtype=torch.long)
+        for i, ids in enumerate(asked):
+            tokens[i, :len(ids)] = torch.tensor(ids)
+        segment = torch.where(torch.arange(tokens.size(1)) < length[:, None], 1, -1)
+        answer = torch.zeros_like(segment, dtype=torch.bool)
+        for t, may in enumerate(allowed):
+            at = length + t                                 # (B,) the place that is asked for now
+            segment[row, at], answer[row, at] = 1, True
+            logits, _ = self.model(images, tokens, segment, answer)                 # of t + 1 tokens a row
+            now = logits.view(len(asked), t + 1, -1)[:, -1]                                 # (B, n_vocab)
+            tokens[row, at] = now.masked_fill(~may, -torch.inf).argmax(-1)
+        return torch.stack([tokens[row, length + t] for t in range(len(allowed))], 1).numpy()
 
 
 def save(path, config, everything):

@@ -2,7 +2,7 @@
 import numpy as np
 
 from course import tiny
-from course.grading import points
+from course.grading import expect, fails, points
 from data import ACTION, ASKED, SAID, Mix, fill, pack
 
 
@@ -39,25 +39,29 @@ def who(item):
 @points(2, read="data.py: the example in the docstring of pack")
 def the_example_of_pack():
     found = pack([[(ASKED, [5, 6]), (ACTION, [7]), (SAID, [2])], [(ASKED, [8]), (SAID, [9])]], 7)
-    assert [list(x) for x in found] == [[5, 6, 7, 2, 8, 9, 0], [1, 1, 1, 1, 2, 2, -1],
-                                        [ASKED, ASKED, ACTION, SAID, ASKED, SAID, ASKED]], found
-    try:
-        pack([[(ASKED, [1] * 8)]], 7)
-    except ValueError:
-        return
-    raise AssertionError("a sample that does not fit is a ValueError, not cut off")
+    for name, found, wanted in zip(("tokens", "segment", "label"), found, (
+            [5, 6, 7, 2, 8, 9, 0], [1, 1, 1, 1, 2, 2, -1], [ASKED, ASKED, ACTION, SAID, ASKED, SAID, ASKED])):
+        expect(name, list(found), wanted)
+    fails("a sample of 8 tokens where text_len = 7", pack, [[(ASKED, [1] * 8)]], 7)
 
 
 @points(2, read="the docstring of fill: different questions, until the text is full")
 def fill_adds_different_questions_until_the_text_is_full():
-    asked = iter([("ab", "c"), None, ("ab", "c"), ("de", "f"), ("gh", "i"), ("jk", "l")] + [("mn", "o")] * 30)
-    found = fill([[(ASKED, [9]), (SAID, [9])]], lambda: next(asked), 10, Words())
-    assert len(found) == 3, \
-        f"{len(found)} questions: one was there, two of four tokens fit 10, and none is asked twice"
-    assert found[1] == [(ASKED, [97, 98]), (SAID, [99, 0])], \
-        f"{found[1]}: the prompt, and the answer with <eos>"
-    assert [ids[0] for _, ids in (found[2][0],)] == [100]
-    assert fill([], lambda: None, 10, Words()) == [], "a picture without questions must not hang"
+    def filled(start, questions, room):
+        questions = iter([*questions, *[("mn", "opq")] * 40])
+        found = fill(start, lambda: next(questions), room, Words())
+        return [["".join(map(chr, ids)) for _, ids in question] for question in found]
+    first = [[(ASKED, [ord("x")]), (SAID, [ord("y")])]]
+    expect("(prompt, answer with <eos> = \\0), room for 10 letters; ask() repeats ab, and gives None once",
+           filled(first, [("ab", "c"), None, ("ab", "c"), ("de", "f"), ("gh", "i")], 10),
+           [["x", "y"], ["ab", "c\0"], ["de", "f\0"]])
+    expect("room for 9: the second question does not fit, and it ends there although a shorter one follows",
+           filled([], [("ab", "c"), ("defg", "h"), ("i", "j")], 9), [["ab", "c\0"]])
+    asked = fill([], lambda: ("ab", "c"), 9, Words())
+    expect("labels of a question", [label for label, _ in asked[0]], [ASKED, SAID])
+    tries = []
+    expect("questions where ask() gives None for ever", fill([], lambda: tries.append(1), 10, Words()), [])
+    expect("tries after which it stops; None counts", len(tries), 20)
 
 
 @points(3, read="data.py: the first example at the top of the file")
@@ -68,50 +72,70 @@ def a_robot_sample_says_what_each_token_is():
     pictures, questions = source.sample(np.random.default_rng(0), n=0)
     i = int(source.index[0])
     asked, thought, action, end = questions[0]
-    assert pictures.shape == (16, 16, 3) and (pictures == source.log.picture(i)).all()
-    assert asked == (ASKED, tok.encode(source.log.request(i, None)[0])), "the prompt is asked: no loss"
-    assert list(thought) == [SAID, []], "without thoughts nothing is said before the action"
-    assert action[0] == ACTION and list(action[1]) == source.answers[0].tolist(), \
-        "the action's tokens are ACTION"
-    assert end == (SAID, [tok.eos]), "and <eos> ends the answer, with loss"
-    assert len(questions) > 1, "then questions about the same picture while they fit"
-    source.thought_len = 6
+    expect("the picture of step index[0]", pictures, source.log.picture(i), off=1e-9)
+    expect("the prompt is ASKED", asked, (ASKED, tok.encode(source.log.request(i, None)[0])))
+    expect("without thoughts nothing is said before the action", list(thought), [SAID, []])
+    expect("the action's tokens are ACTION", [action[0], list(action[1])], [ACTION, source.answers[0].tolist()])
+    expect("<eos> ends the answer, with loss", end, (SAID, [tok.eos]))
+    expect("questions about the same picture, the action's included", len(questions), "more than one, while they fit",
+           holds=len(questions) > 1)
+    used = sum(len(ids) for question in questions for _, ids in question)
+    expect("tokens of the sample", used, f"at most text_len = {source.text_len}", holds=used <= source.text_len)
+    source.augment = True
+    moved, alone = source.sample(np.random.default_rng(0), n=0)
+    expect("with augment: questions, since a crop moves things", len(alone), 1)
+    expect("with augment: shape of the picture", moved.shape, pictures.shape)
+    expect("with augment: pixels that differ", int((moved != pictures).sum()), "some, by jitter",
+           holds=(moved != pictures).any())
+    source.thought_len, source.augment = 6, False
     source.log.request = lambda i, rng: ("Q: x A:", " 1 2")
-    thought = source.sample(np.random.default_rng(0), n=0)[1][0][1]
-    assert thought == (SAID, [*tok.encode(" 1 2"), tok.begin_action]), "a thought, then ' Action:', with loss"
+    expect("with thought_len = 6, a thought and then ' Action:', with loss",
+           source.sample(np.random.default_rng(0), n=0)[1][0][1], (SAID, [*tok.encode(" 1 2"), tok.begin_action]))
 
 
 @points(2, read="the docstring of Mix: what an item is")
 def a_batch_has_its_share_of_robots():
     item = mix()[0, 0]
-    assert who(item) == [1, 1] + [2] * 6, f"{who(item)}: a quarter of 8 rows is the robot's"
-    assert item["source"].tolist() == [0, 0] + [-1] * 6
-    assert item["images"].shape == (8, 4, 4, 3) and item["tokens"].shape == (8, 8)
-    assert item["shift"].tolist() == [0] * 8
-    assert who(mix(n_pretrain=5)[4, 0]) == [2] * 8 and who(mix(n_pretrain=5)[5, 0])[0] == 1, "first web alone"
+    expect("whose each row is (1: the robot, a quarter of 8 rows)", who(item), [1, 1] + [2] * 6)
+    expect("source", item["source"], [0, 0] + [-1] * 6)
+    expect("shapes of images, tokens and label", [tuple(item[k].shape) for k in ("images", "tokens", "label")],
+           [(8, 4, 4, 3), (8, 8), (8, 8)])
+    expect("shift, where none is asked for", item["shift"], [0] * 8)
+    expect("n_pretrain = 5, step 4: the web alone", who(mix(n_pretrain=5)[4, 0]), [2] * 8)
+    expect("n_pretrain = 5, step 5: the first row", who(mix(n_pretrain=5)[5, 0])[0], 1)
     easy = mix(webs=((2, 1., 0), (3, 1., 4)))
-    assert set(who(easy[3, 0])) == {1, 3} and set(who(easy[4, 0])) == {1, 2}, "until = 4: steps 0 to 3, alone"
+    expect("web 3 has until = 4. Who is in steps 3 and 4", [sorted(set(who(easy[step, 0]))) for step in (3, 4)],
+           [[1, 3], [1, 2]])
+    item = mix(robots=((1, 1.), (4, 1.)), robot_fraction=1., batch_size=20)[0, 0]
+    expect("source of the rows of two robots, 0 and 1", item["source"], [{1: 0, 4: 1}[n] for n in who(item)])
 
 
 @points(2, read="the docstring of Mix: fixed by (seed, step, k) alone")
 def an_item_depends_on_seed_step_and_part_alone():
-    a, b = mix(), mix()
+    def tokens(mix, step=7, k=0):
+        return mix[step, k]["tokens"].tolist()
+    a = mix()
     a[5, 0], a[6, 0]
-    assert a[7, 0]["tokens"].tolist() == b[7, 0]["tokens"].tolist(), "it depends on what was read before"
-    assert a[7, 0]["tokens"].tolist() != a[8, 0]["tokens"].tolist(), "two steps have the same samples"
-    assert a[7, 0]["tokens"].tolist() != mix(seed=4)[7, 0]["tokens"].tolist(), \
-        "two seeds have the same samples"
-    parts = [mix(n_micro=2)[7, k] for k in (0, 1)]
-    assert [len(p["tokens"]) for p in parts] == [4, 4] and all(1 in who(p) and 2 in who(p) for p in parts), \
-        "robot and web in every micro-batch"
-    assert parts[0]["tokens"].tolist() != parts[1]["tokens"].tolist()
+    expect("step 7 after steps 5 and 6 (wanted: as read at once)", tokens(a), tokens(mix()))
+    for what, other in (("step 8", tokens(a, 8)), ("another seed", tokens(mix(seed=4)))):
+        expect(f"step 7, which must not be the same as {what}", tokens(a), f"other samples than {other}",
+               holds=tokens(a) != other)
+    two = mix(n_micro=2)
+    expect("two micro-batches: whose each row is (the robot has rows 0 and 1 of the batch)",
+           [who(two[7, k]) for k in (0, 1)], [[1, 2, 2, 2]] * 2)
+    expect("the samples of micro-batch 0", tokens(two), "others than those of micro-batch 1",
+           holds=tokens(two) != tokens(two, 7, 1))
 
 
-@points(1, read="Mix.draw: by weight, which need not add up to one")
+@points(1, read="Mix.draw: by weight, which need not add up to one; the docstring of Mix: shift")
 def sources_are_drawn_by_their_weight():
     drawn = mix(webs=((2, 6., 0), (3, 2., 0)), robot_fraction=0., batch_size=400)[0, 0]
     share = who(drawn).count(3) / 400
-    assert .17 < share < .33, f"weights 6 and 2: the second has {share:.0%} of rows"
+    expect("weights 6 and 2: share of rows of the second", share, "about 0.25", holds=.17 < share < .33)
     moved = mix(shift=4, shift_from=2)
-    assert moved[1, 0]["shift"].max() == 0 and 0 < moved[9, 0]["shift"].max() <= 4, \
-        "shift, from step shift_from on"
+    expect("largest shift before step shift_from = 2", moved[1, 0]["shift"].max(), 0)
+    most = mix(shift=4, shift_from=2, batch_size=200)[9, 0]["shift"]
+    expect("smallest and largest shift of 200 rows, shift = 4", [most.min(), most.max()], "0 and 4",
+           holds=(most.min(), most.max()) == (0, 4))
+    most = mix(shift=20, shift_from=2, batch_size=200)[9, 0]["shift"].max()
+    expect("largest shift = 20, of questions of 3 tokens where text_len = 8 (they must stay inside)", most, 5)

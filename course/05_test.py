@@ -2,7 +2,7 @@
 import numpy as np
 import torch
 
-from course.grading import points
+from course.grading import expect, fails, points
 from model import VLA, ModelConfig
 
 PROMPTS = [[3, 4, 5, 6, 7], [8, 9]]
@@ -32,30 +32,47 @@ def one_by_one(m, image, prompt, n):
     return ids[len(prompt):]
 
 
+def passes(m):
+    """a list that grows with each pass: how many tokens the first block read, and what the last position said"""
+    read = []
+    m.blocks[0].register_forward_pre_hook(lambda _, args: read.append([args[0].shape[1]]))
+    m.ln_f.register_forward_hook(lambda _, args, out: read[-1].append(out[:, -1].clone()))
+    return read
+
+
 @points(3, read="the handout: the position before a token predicts it")
 def it_says_what_the_training_code_finds_likeliest():
     m, images = model(), pictures()
-    found = m.generate(images[:1], PROMPTS[:1], 5).tolist()
-    wanted = one_by_one(m, images[0], PROMPTS[0], 5)
-    assert found == [wanted], f"{found[0]} instead of {wanted}"
+    expect("five words (wanted: what the code of training finds likeliest)",
+           m.generate(images[:1], PROMPTS[:1], 5), [one_by_one(m, images[0], PROMPTS[0], 5)])
+    fails("a prompt without tokens", m.generate, images, [[]] * 2, 3)
+    fails("a prompt of 5 tokens and 13 new ones where max_text = 14", m.generate, images, PROMPTS, 13)
 
 
 @points(2, read="the docstring of generate: padding")
 def a_short_prompt_beside_a_long_one_is_answered_as_alone():
     m, images = model(), pictures()
-    both = m.generate(images, PROMPTS, 5).tolist()
-    alone = m.generate(images[1:], PROMPTS[1:], 5).tolist()[0]
-    assert both[1] == alone, f"{both[1]} beside a longer prompt, {alone} alone"
+    expect("the short prompt's answer beside a longer one (wanted: its answer alone)",
+           m.generate(images, PROMPTS, 5)[1], m.generate(images[1:], PROMPTS[1:], 5)[0])
 
 
-@points(2, read="the docstring of generate: cache")
+@points(2, read="the docstring of generate: cache; the handout: watch")
 def with_and_without_the_cache_it_says_the_same():
-    m, images, read = model(), pictures(), []
-    m.blocks[0].register_forward_pre_hook(lambda _, args: read.append(args[0].shape[1]))
-    cached = m.generate(images, PROMPTS, 4).tolist()
-    n = len(read)
-    assert cached == m.generate(images, PROMPTS, 4, cache=False).tolist()
-    assert read[1:n] == [1] * (n - 1), f"with the cache a step reads one token, but these read {read[1:n]}"
+    m, images = model(), pictures()
+    read = passes(m)
+    cached, n = m.generate(images, PROMPTS, 5), len(read)
+    expect("tokens without the cache (wanted: those with it)", m.generate(images, PROMPTS, 5, cache=False), cached)
+    expect("how many tokens each pass with the cache reads", [step[0] for step in read[:n]], [9, 1, 1, 1, 1])
+    for t in range(1, n):
+        expect(f"what the last block makes of new word {t} without the cache (wanted: with it; is `answer` in the "
+               "bias?)", read[n + t][1], read[t][1], off=1e-4)
+    m.watch = []
+    said = m.generate(images, PROMPTS, 3, lambda tokens: (torch.arange(50) > 40).expand(2, -1))
+    expect("with watch = [], how many entries three new words leave in it", len(m.watch), 3)
+    for t, (raw, masked, choice) in enumerate(m.watch):
+        expect(f"watch[{t}]: the choice", choice, said[:, t])
+        expect(f"watch[{t}]: how many logits are -inf, before and after the mask",
+               [int(torch.isinf(x).sum()) for x in (raw, masked)], [0, 82])
 
 
 @points(3, read="the docstring of generate: allowed")
@@ -67,12 +84,16 @@ def only_what_is_allowed_is_said():
     def allowed(tokens):
         seen.append(tokens.tolist())
         return slots[tokens.size(1)].expand(len(tokens), -1)
+
+    def check(what, found):
+        expect(what, found, "10 or 11, then 20 or 21, then 30, in each row",
+               holds=all(a in (10, 11) and b in (20, 21) and c == 30 for a, b, c in found.tolist()))
     found = m.generate(pictures(), PROMPTS, 3, allowed)
-    assert all(a in (10, 11) and b in (20, 21) and c == 30 for a, b, c in found.tolist()), found.tolist()
-    assert [len(t[0]) for t in seen] == [0, 1, 2] and seen[2] == found[:, :2].tolist(), \
-        "allowed() is asked with the new tokens so far"
-    drawn = m.generate(pictures(), PROMPTS, 3, allowed, temperature=5., uniform=torch.rand(2, 3))
-    assert all(a in (10, 11) and c == 30 for a, _, c in drawn.tolist()), "also where tokens are drawn"
+    check("the likeliest of what is allowed", found)
+    expect("what allowed() was given, word by word (the new tokens so far)", seen,
+           [found[:, :t].tolist() for t in range(3)])
+    uniform = torch.from_numpy(np.random.default_rng(1).random((2, 3)))
+    check("drawn from what is allowed", m.generate(pictures(), PROMPTS, 3, allowed, temperature=5., uniform=uniform))
 
 
 @points(1, read="the docstring of generate: temperature and uniform")
@@ -80,20 +101,24 @@ def draws_follow_the_model_and_are_each_rows_own():
     m, images = model(), pictures(1).expand(400, -1, -1, -1)
     for p in m.parameters():
         p.data /= 3
-    u = torch.from_numpy(np.random.default_rng(0).random((400, 1)))
-    found = m.generate(images, [PROMPTS[1]] * 400, 1, temperature=1., uniform=u)[:, 0]
+    u = torch.from_numpy(np.random.default_rng(0).random((400, 3)))
+    found = m.generate(images, [PROMPTS[1]] * 400, 3, temperature=1., uniform=u)
     logits, _ = m(pictures(1), torch.tensor([[8, 9, 0]]), torch.ones(1, 3).long(),
                   torch.tensor([[False, False, True]]))
     p = logits[0].softmax(0)
     top = p.argsort(descending=True)[:25]
-    share = sum((found == i).float().mean().item() for i in top)
-    assert abs(share - p[top].sum().item()) < .1, \
-        f"the likelier half has {share:.0%} of draws, not {p[top].sum():.0%}"
-    alone = m.generate(images[:1], [PROMPTS[1]], 1, temperature=1., uniform=u[7:8])
-    assert alone.item() == found[7].item(), "a row's draws depend on the rows beside it"
+    for t in (0, 1, 2):             # so small a model: what was said before changes little
+        share = sum((found[:, t] == i).float().mean().item() for i in top)
+        expect(f"share of draws of word {t} that are of the likelier half", share, f"about {p[top].sum():.2f}",
+               holds=abs(share - p[top].sum().item()) < .1)
+    expect("row 7 alone (wanted: as it was among 400)", m.generate(
+        images[:1], [PROMPTS[1]], 3, temperature=1., uniform=u[7:8])[0], found[7])
+    again = (found[:, 0] == found[:, 1]).float().mean().item()
+    expect("share of rows whose second word is the first again", again,
+           "few: each word has a random number of its own, uniform[:, t]", holds=again < .5)
     likeliest = m.generate(images[:1], [PROMPTS[1]], 1).item()
-    cold = m.generate(images[:40], [PROMPTS[1]] * 40, 1, temperature=1e-3, uniform=u[:40])
-    assert (cold == likeliest).all(), "a low temperature draws the likeliest"
+    cold = m.generate(images[:40], [PROMPTS[1]] * 40, 1, temperature=1e-3, uniform=u[:40])[:, 0]
+    expect("40 draws at temperature 0.001 (wanted: the likeliest)", cold, [likeliest] * 40)
 
 
 @points(1, read="the docstring of generate: eos")
@@ -101,14 +126,15 @@ def after_eos_it_says_nothing_else():
     m = model()
     first = m.generate(pictures(), PROMPTS, 5).tolist()
     eos = first[0][1]
-    found = m.generate(pictures(), PROMPTS, 5, eos=eos).tolist()
-    end = first[0].index(eos)
-    assert found[0] == first[0][:end] + [eos] * (5 - end), f"{found[0]} after eos = {eos}"
-    other = first[1].index(eos) if eos in first[1] else 5
-    assert found[1][:other] == first[1][:other], "the other row goes on"
-    for wrong in (([[]] * 2, 3), (PROMPTS, 13)):
-        try:
-            m.generate(pictures(), *wrong)
-        except ValueError:
-            continue
-        raise AssertionError("an empty prompt, or one that does not fit max_text, is a ValueError")
+    wanted = [(row[:row.index(eos)] if eos in row else row)[:5] for row in first]
+    wanted = [row + [eos] * (5 - len(row)) for row in wanted]
+    expect(f"two rows, of which the first says eos = {eos}", m.generate(pictures(), PROMPTS, 5, eos=eos), wanted)
+    read, scripts = passes(m), torch.zeros(2, 50, dtype=torch.bool)
+    scripts[0, eos], scripts[1, 3] = True, True
+
+    def allowed(tokens):
+        """row 0 may only say eos, row 1 says 3 twice before it"""
+        return scripts if tokens.size(1) < 2 else scripts[:1].expand(2, -1)
+    expect("eos at once, and after two words; six words asked for",
+           m.generate(pictures(), PROMPTS, 6, allowed, eos=eos), [[eos] * 6, [3, 3] + [eos] * 4])
+    expect("passes until every row has said eos", len(read), 3)

@@ -5,18 +5,22 @@ import torch
 
 import train
 from course import tiny
-from course.grading import points
+from course.grading import expect, fails, points
 from data import ASKED
 
 
-class One:
-    """train.Ranks of one process"""
-    world, first, device = 1, True, torch.device("cpu")
+class Ranks:
+    """train.Ranks of one process, or what one of two alike sees: the other has as many targets"""
+    first, device = True, torch.device("cpu")
+
+    def __init__(self, world=1):
+        self.world, self.lasts = world, []
 
     def total(self, number):
-        return number
+        return self.world * number
 
     def sync(self, model, last):
+        self.lasts.append(last)
         return contextlib.nullcontext()
 
 
@@ -26,73 +30,86 @@ def begun(**options):
     return config, mix, model
 
 
-def change(micro, model, config, scale=1.):
-    """what one step of plain gradient descent takes from the weights"""
+def change(micro, model, config, scale=1., ranks=None, rates=(1., 1.)):
+    """what one step of plain gradient descent takes from the weights: all numbers in a row"""
     before = [p.detach().clone() for p in model.parameters()]
     ways = {"muon": torch.optim.SGD(list(model.parameters())[:1], lr=1.),
             "adam": torch.optim.SGD(list(model.parameters())[1:], lr=1.)}
-    config.lr_muon = config.lr_adam = 1.
-    result = train.train_step(model, micro, ways, scale, config, One())
+    config.lr_muon, config.lr_adam = rates
+    result = train.train_step(model, micro, ways, scale, config, ranks or Ranks())
     moved = [b - p.detach() for b, p in zip(before, model.parameters())]
     with torch.no_grad():
         for b, p in zip(before, model.parameters()):
             p.copy_(b)
-    return torch.cat([m.flatten() for m in moved]), result
+    return torch.cat([m.flatten() for m in moved]), (*result, [way.param_groups[0]["lr"] for way in ways.values()])
 
 
 @points(2, read="the docstring of lr_scale")
 def the_rate_goes_up_stays_and_falls_to_zero():
     config = tiny.config(warmup=10, cooldown=.5)
-    found = [train.lr_scale(step, 100, config) for step in (0, 4, 9, 30, 49, 75, 99)]
-    wanted = [.1, .5, 1, 1, 1, .5, .02]
-    assert all(abs(a - b) < 1e-6 for a, b in zip(found, wanted)), f"{found} instead of {wanted}"
+    expect("rate in steps 0, 4, 9, 30, 49, 75 and 99 of 100",
+           [train.lr_scale(step, 100, config) for step in (0, 4, 9, 30, 49, 75, 99)],
+           [.1, .5, 1, 1, 1, .5, .02], off=1e-6)
+    config = tiny.config(warmup=0, cooldown=0.)
+    expect("without warm-up and cool-down, steps 0 and 99", [train.lr_scale(step, 100, config) for step in (0, 99)],
+           [1, 1], off=1e-6)
 
 
 @points(3, read="data.py: labels; only what is answered has loss")
 def the_loss_is_on_what_is_answered():
     config, mix, model = begun()
-    batch = mix[0, 0]
-    logits, losses, moved = train.forward(model, batch, config, torch.device("cpu"))
+    batch, cpu = mix[0, 0], torch.device("cpu")
+    logits, losses, moved = train.forward(model, batch, config, cpu)
     n = int((batch["label"] != ASKED).sum())
-    assert losses.shape == (n,) and logits.shape == (n, model.config.n_vocab), \
-        f"{len(losses)} losses, but {n} tokens are answered (words and actions alike)"
-    assert set(moved) == set(batch) and moved["tokens"].shape == batch["tokens"].shape, \
-        "the batch comes back, moved"
+    expect("how many losses there are (tokens that are answered, words and actions alike)", len(losses), n)
+    expect("shape of the logits", tuple(logits.shape), (n, model.config.n_vocab))
+    expect("what the moved batch holds", sorted(moved), sorted(batch))
+    images, tokens, segment = (batch[k] for k in ("images", "tokens", "segment"))
+    with torch.no_grad():
+        wanted = model(images, tokens, segment, batch["label"] != ASKED, batch["shift"] + 1)[1]
+        found = train.forward(model, {**batch, "shift": batch["shift"] + 1}, config, cpu)[1]
+        expect("losses where words stand one position farther on (batch['shift'])", found, wanted, off=1e-5)
+        config.dtype = "bfloat16"
+        half = train.forward(model, batch, config, cpu)[1]
+    off = (half - losses).abs().max().item()
+    expect("largest change of a loss with dtype = bfloat16", off, "a little: autocast(device, config.dtype)",
+           holds=0 < off < .5)
 
 
 @points(3, read="the handout: one mean over all answered tokens")
 def micro_batches_add_up_to_the_batch():
     config, mix, model = begun(clip=1e9)
-    whole, _ = change([mix[0, 0]], model, config)
     batch = mix[0, 0]
-    cut = [{k: x[:3] for k, x in batch.items()}, {k: x[3:] for k, x in batch.items()}]
-    parts, _ = change(cut, model, config)
-    assert torch.allclose(whole, parts, atol=1e-5), \
-        "a batch in two uneven parts gives another step: divide by the number of targets of the whole batch"
-    with torch.enable_grad():
-        _, losses, _ = train.forward(model, batch, config, torch.device("cpu"))
-        gradient = torch.autograd.grad(losses.mean(), list(model.parameters()), allow_unused=True)
+    whole, _ = change([batch], model, config)
+    _, losses, _ = train.forward(model, batch, config, torch.device("cpu"))
+    gradient = torch.autograd.grad(losses.mean(), list(model.parameters()), allow_unused=True)
     flat = torch.cat([torch.zeros_like(p).flatten() if g is None else g.flatten()
                       for g, p in zip(gradient, model.parameters())])
-    assert torch.allclose(whole, flat, atol=1e-5), "the step is not along the gradient of the mean loss"
+    expect("a step (wanted: the gradient of the mean loss)", whole, flat, off=1e-5)
+    cut, ranks = [{k: x[:3] for k, x in batch.items()}, {k: x[3:] for k, x in batch.items()}], Ranks()
+    parts, _ = change(cut, model, config, ranks=ranks)
+    expect("a step in two uneven micro-batches (wanted: as in one; divide by the targets of all of them)",
+           parts, whole, off=1e-5)
+    expect("ranks.sync(model, last=...), micro-batch by micro-batch", ranks.lasts, [False, True])
+    two, _ = change([batch], model, config, ranks=Ranks(2))
+    expect("a step of one of two ranks alike, world = 2 (wanted: as of one rank; DDP averages, so times world)",
+           two, whole, off=1e-5)
 
 
 @points(2, read="the docstring of train_step: clip, scale")
 def clipping_and_the_rate_are_used_and_nothing_is_left_over():
     config, mix, model = begun(clip=.01)
-    moved, (norm, logits, losses, _) = change([mix[0, 0]], model, config)
-    assert abs(moved.norm().item() - .01) < 1e-4, f"clip = .01, but the step has length {moved.norm():.3f}"
-    assert norm > .01 and not logits.requires_grad and not losses.requires_grad, \
-        "the norm is that before clipping"
-    half, _ = change([mix[0, 0]], model, config, scale=.5)
-    assert torch.allclose(half, moved / 2, atol=1e-6), \
-        "scale = .5 is half a step; and no gradient is left from before"
+    moved, (norm, logits, losses, _, _) = change([mix[0, 0]], model, config)
+    expect("length of a step with clip = .01", moved.norm(), .01, off=1e-4)
+    expect("the norm that comes back", norm, "that before clipping, above .01", holds=norm > .01)
+    expect("do logits and losses still carry gradients", [logits.requires_grad, losses.requires_grad], [False, False])
+    half, (*_, rates) = change([mix[0, 0]], model, config, scale=.5)
+    expect("a step with scale = .5, after another (wanted: half of that; no gradient is left over)", half, moved / 2,
+           off=1e-6)
+    *_, (*_, rates) = change([mix[0, 0]], model, config, scale=.5, rates=(2., 4.))
+    expect("rates of muon and adam with scale = .5, lr_muon = 2 and lr_adam = 4", rates, [1., 2.])
     model.wte.weight.data[0] = float("nan")
-    try:
-        change([mix[0, 0]], model, config)
-    except FloatingPointError:
-        return
-    raise AssertionError("a gradient that is not finite is a FloatingPointError")
+    fails("a gradient that is not finite", change, [mix[0, 0]], model, config, error=FloatingPointError)
 
 
 @points(2, read="the handout; python train.py runs the whole recipe", seconds=240)
@@ -102,7 +119,8 @@ def it_learns():
     optimizers, curve = train.make_optimizers(model, config), []
     for step in range(150):
         scale = train.lr_scale(step, 150, config)
-        _, _, losses, _ = train.train_step(model, [mix[step, 0]], optimizers, scale, config, One())
+        _, _, losses, _ = train.train_step(model, [mix[step, 0]], optimizers, scale, config, Ranks())
         curve.append(losses.mean().item())
     first, last = sum(curve[:5]) / 5, sum(curve[-20:]) / 20
-    assert last < .35 * first, f"the loss went from {first:.2f} to {last:.2f} only"
+    expect("mean loss of the last 20 of 150 steps", last, f"below .35 of the first five's {first:.2f}",
+           holds=last < .35 * first)

@@ -2,12 +2,13 @@
 import numpy as np
 import torch
 
-from course.grading import points
+from course.grading import expect, points
 from data import Robot
 from eval import Policy
 from tokenizer import ActionTokenizer, Tokenizer, prompt
 
 WORDS = Tokenizer.train([prompt("pick the red can") + " Plan: pick red can. apple"] * 3, 4096)
+
 
 class Model:
     """
@@ -22,12 +23,15 @@ class Model:
     def generate(self, images, prompts, n_new, allowed=None, eos=None, cache=True, temperature=0.,
                  uniform=None):
         self.asked.append((n_new, temperature, None if uniform is None else tuple(uniform.shape)))
+        self.uniform = uniform
         out = torch.zeros(len(prompts), 0, dtype=torch.long)
         for t in range(n_new):
             may, column = allowed(out), []
-            assert may.shape == (len(prompts), WORDS.n_vocab) and may.dtype == torch.bool
-            for script, row in zip(self.scripts, may):
-                assert row.any(), "nothing is allowed"
+            expect("shape and type of what allowed() returns", (tuple(may.shape), str(may.dtype)),
+                   ((len(prompts), WORDS.n_vocab), "torch.bool"))
+            for k, (script, row) in enumerate(zip(self.scripts, may)):
+                expect(f"row {k}, new token {t}: how many tokens are allowed", row.sum(), "at least one",
+                       holds=row.any())
                 want = script[t] if t < len(script) else WORDS.eos
                 column.append(want if row[want] else int(row.int().argmax()))
             out = torch.cat((out, torch.tensor(column)[:, None]), 1)
@@ -60,22 +64,23 @@ def bins(*numbers):
 def slot_counts_from_action_on():
     p, begin = policy(thought_len=5), WORDS.begin_action
     rows = torch.tensor([[9, 9, begin, 300, 301], [9, 9, 9, 9, 9], [begin, 300, 301, 302, 303]])
-    assert p.slot(rows).tolist() == [2, -1, 4], p.slot(rows).tolist()
-    assert p.slot(rows[:, :0]).tolist() == [-1, -1, -1], "nothing has been said yet"
-    assert policy().slot(rows).tolist() == [5, 5, 5], "without thoughts the action begins at once"
+    expect("' Action:' is the third word, not there, the first; tokens behind it", p.slot(rows), [2, -1, 4])
+    expect("where nothing has been said yet", p.slot(rows[:, :0]), [-1, -1, -1])
+    expect("without thoughts the action begins at once", policy().slot(rows), [5, 5, 5])
 
 
 @points(2, read="the docstring of decide: plain RT-2")
 def without_thoughts_each_slot_has_its_own_bins():
     p = policy(bins(1, 3, 7), bins(5, 200, 2))
     answers, thoughts = decide(p, 2)
-    assert np.asarray(answers).shape == (2, 1, 3), "(B, chunk, D)"
-    assert answers[0, 0].tolist() == [1, 3, 7], answers[0].tolist()
-    assert answers[1, 0].tolist() == [0, 0, 2], \
-        "5 is no terminate and 200 no bin of x: they must not be sampled"
-    assert list(thoughts) == ["", ""]
-    assert p.model.asked[0] == (3, .5, (2, 3)), \
-        "three new tokens, at the policy's temperature, with three draws a row"
+    expect("shape (B, chunk, D)", np.asarray(answers).shape, (2, 1, 3))
+    expect("bins of the first row", answers[0, 0], [1, 3, 7])
+    expect("bins of a row that wants to say 5, 200, 2 (5 is no terminate, 200 no bin of x: never sampled)",
+           answers[1, 0], [0, 0, 2])
+    expect("thoughts", list(thoughts), ["", ""])
+    expect("new tokens, temperature, and shape of the draws", p.model.asked[0], (3, .5, (2, 3)))
+    wanted = np.stack([np.random.default_rng(i).random(3, np.float32) for i in range(2)])
+    expect("the draws of each row: of its own generator", p.model.uniform, wanted, off=1e-6)
 
 
 @points(2, read="the docstring of decide: words until ' Action:'")
@@ -84,8 +89,8 @@ def a_thought_comes_before_the_action():
     p = policy([*say, WORDS.begin_action, *bins(0, 4, 5)], [WORDS.begin_action, *bins(1, 6, 7)],
                thought_len=12)
     answers, thoughts = decide(p, 2)
-    assert list(thoughts) == [" Plan: pick red can.", ""], thoughts
-    assert answers[:, 0].tolist() == [[0, 4, 5], [1, 6, 7]], "two thoughts of different length, two actions"
+    expect("thoughts", list(thoughts), [" Plan: pick red can.", ""])
+    expect("the actions behind two thoughts of different length", answers[:, 0], [[0, 4, 5], [1, 6, 7]])
 
 
 @points(2, read="the docstring of decide: at most thought_len tokens")
@@ -93,13 +98,14 @@ def who_never_stops_thinking_is_stopped():
     apple = WORDS.encode(" apple")[0]
     p = policy([apple] * 3 + [apple] + bins(1, 2, 3), [WORDS.eos] * 9, thought_len=3)
     answers, thoughts = decide(p, 2)
-    assert thoughts[0] == " apple apple apple", f"three words at most, but it thought {thoughts[0]!r}"
-    assert answers[0, 0].tolist() == [1, 2, 3], "' Action:' is forced, then the bins follow"
-    assert "<" not in thoughts[1] and np.asarray(answers[1]).shape == (1, 3), \
-        "<eos> is not a word of a thought"
+    expect("thought_len = 3: a thought that would go on", thoughts[0], " apple apple apple")
+    expect("' Action:' is forced, then the bins follow", answers[0, 0], [1, 2, 3])
+    expect("the thought of a row that wants <eos> at once", thoughts[1], "words: <eos> is not one of a thought",
+           holds="<" not in thoughts[1])
+    expect("shape of the answers", np.asarray(answers).shape, (2, 1, 3))
 
 
 @points(1, read="chunk: an answer of several actions")
 def an_answer_may_hold_several_actions():
     answers, _ = decide(policy(bins(0, 1, 2, 0, 3, 4, 1, 5, 6), chunk=3))
-    assert answers.tolist() == [[[0, 1, 2], [0, 3, 4], [1, 5, 6]]], answers.tolist()
+    expect("an answer of three actions", answers, [[[0, 1, 2], [0, 3, 4], [1, 5, 6]]])

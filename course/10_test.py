@@ -1,7 +1,7 @@
 """Assignment 10: your own. A new emergent line in study/suites.py must be new, fair and possible."""
 import re
 
-from course.grading import points
+from course.grading import expect, points
 from study import suites
 from world.scene import ROBOT_WORDS, VOCABULARIES, episodes
 
@@ -14,7 +14,7 @@ TABLE = {"format": "world", "vocabulary": "medium", "skills": ["pick", "move nea
 def mine():
     found = [line for line in suites.suites({"robot": [TABLE], "image_size": 0})
              if line.table == "emergent" and line.name not in GIVEN]
-    assert found, "study/suites.py: EMERGENT has no new line yet"
+    expect("new lines in study/suites.py", len(found), "one or more; EMERGENT has no new line yet", holds=found)
     return found
 
 
@@ -29,7 +29,8 @@ def worlds(line, n):
 def there_is_a_new_line_and_every_trial_of_it_can_be_drawn():
     for line in mine():
         said = {world.instruction for world in worlds(line, 30)}
-        assert len(said) > 5, f"{line.name}: only {len(said)} different instructions in 30 trials"
+        expect(f"{line.name}: different instructions in 30 trials (can it be drawn?)", len(said), "more than 5",
+               holds=len(said) > 5)
 
 
 @points(0,
@@ -41,12 +42,13 @@ def no_demonstration_gives_it_away():
     said = {word for step in steps for word in step["instruction"].split()}
     shown = {fact["name"] for step in steps for fact in step["facts"]} - {"gripper"}
     names = VOCABULARIES["medium"]
-    assert said <= ROBOT_WORDS and shown <= {*names["robot"], *names["mats"]}, \
-        "a demonstration shows or says what is new"
+    expect("words of demonstrations that no robot may know", sorted(said - ROBOT_WORDS), [])
+    expect("things in demonstrations that no robot may know", sorted(shown - {*names["robot"], *names["mats"]}), [])
     for line in mine():
         for world in worlds(line, 30):
-            assert set(re.findall(r"[\w']+", world.instruction)) - ROBOT_WORDS, \
-                f"{line.name}: {world.instruction!r} has no word that is new to the robot"
+            new = set(re.findall(r"[\w']+", world.instruction)) - ROBOT_WORDS
+            expect(f"{line.name}: words of {world.instruction!r} that are new to the robot", sorted(new),
+                   "one or more", holds=new)
 
 
 @points(0, read="the expert must be able to do it: 36 of 40")
@@ -59,4 +61,4 @@ def the_expert_can_do_it():
                 _, reward, terminated, truncated, _ = world.step(world.expert())
                 ended = terminated or truncated
             wins += reward
-        assert wins >= 36, f"{line.name}: the expert succeeds in {wins} of 40 trials"
+        expect(f"{line.name}: successes of the expert in 40 trials", wins, "at least 36", holds=wins >= 36)

@@ -52,7 +52,7 @@ def one(_):
     """round-trip error of 100,000 displacements by the number of bins"""
     from tokenizer import ActionTokenizer, Tokenizer, prompt
     tok = Tokenizer.train([prompt("pick up the apple")], 4096)
-    x = np.random.default_rng(0).uniform(-.08, .08, (100_000, 1))
+    x = np.random.default_rng(0).uniform(-.08, .08, (few(100_000, 100), 1))
     print("bins    mean error mm   largest mm   half a bin mm")
     for n in (4, 16, 64, 256, 1000):
         a = ActionTokenizer(tok, [-.08], [.08], names=("dx",), n_bins=n)
@@ -224,6 +224,8 @@ def main():
     parser.add_argument("--quick", action="store_true", help="a few steps and trials, to see that it runs")
     args = parser.parse_args()
     QUICK = args.quick
+    if QUICK:
+        tiny.Robot.options["episodes"] = tiny.Web.options["pictures"] = 20
     warnings.simplefilter("ignore")
     try:
         look(ASSIGNMENTS[args.number].experiment, f"experiment {args.number}")

@@ -9,6 +9,7 @@ import io
 import json
 import multiprocessing
 import os
+import py_compile
 import re
 import shutil
 import subprocess
@@ -165,7 +166,8 @@ def copies(tmp_path_factory):
     whole = filled(fresh, top / "whole", ASSIGNMENTS)
     change(whole / "study/suites.py", *LINE)
     for name in (".", "course", "world", "study"):
-        compileall.compile_dir(whole / name, maxlevels=0, quiet=2)
+        compileall.compile_dir(whole / name, maxlevels=0, quiet=2,
+                               invalidation_mode=py_compile.PycInvalidationMode.CHECKED_HASH)
     return fresh, whole
 
 

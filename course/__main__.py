@@ -30,9 +30,9 @@ FOLDERS = ("configs", "world", "formats", "study", "examples", "course")
 # no student's copy has these: answers, and what was made by running
 WITHOUT = ("solutions", "TEACHING.md", "__pycache__", "*.pyc", ".*", "data", "out")
 NOTE = """
-> **A student's copy.** Begin with [course/README.md](course/README.md). What is yours to write is cut out of the five
-> files and out of the lines below. The folder tests/ is not here: instead of `pytest` run `python -m course check`, and
-> instead of tests/tiny.py read course/tiny.py.
+> **A student's copy.** Begin with [course/README.md](course/README.md). What is yours to write is cut out of
+> the five files and out of the lines below. The folder tests/ is not here: instead of `pytest` run
+> `python -m course check`, and instead of tests/tiny.py read course/tiny.py.
 """
 
 
@@ -98,7 +98,8 @@ def start(folder, numbers):
     for page in folder.rglob("*.md"):                       # pages that show lines of the answers
         lines = page.read_text(encoding="utf-8").splitlines()
         lines = ["    # (yours to write)" if shows(line.strip(), gone) else line for line in lines]
-        lines = [line for line, before in zip(lines, ["", *lines]) if line != before or "(yours to" not in line]
+        lines = [line for line, before in zip(lines, ["", *lines])
+                 if line != before or "(yours to" not in line]
         if page == folder / "README.md":
             lines[1:1] = NOTE.splitlines()
         page.write_text(anchors("\n".join(lines) + "\n", folder), encoding="utf-8")

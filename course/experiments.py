@@ -1,9 +1,9 @@
 """
 The measurements of the handouts: python -m course.experiments N
 
-Which assignments must be written before experiment N can start stands in the header of its handout; it says so
-at once if one is missing. 5 and 9 measure a trained model: out/checkpoint.pt, which `python train.py` leaves
-there, or else study/cofine.pt, which comes with the project, or any other with --checkpoint FILE. --quick takes a
+The header of a handout says which assignments its experiment needs; if one is missing, the experiment says so
+at once. 5 and 9 measure a trained model: out/checkpoint.pt, which `python train.py` leaves there, or else
+study/cofine/checkpoint.pt, which comes with the project, or any other with --checkpoint FILE. --quick takes a
 few steps and trials, to see that it runs. Each prints how long it took.
 """
 import argparse
@@ -79,7 +79,7 @@ def two(_):
 
 
 def three(_):
-    """eight words with and without the KV cache, operations and bytes, in a model of the small preset's size"""
+    """eight words with and without the KV cache, operations and bytes, in a model of the small preset"""
     c = ModelConfig(n_vocab=1669, n_layer=4)
     torch.manual_seed(0), torch.set_num_threads(1)
     model, n = VLA(c).eval(), 20                            # a prompt of 20 words, and 8 new ones
@@ -90,8 +90,7 @@ def three(_):
 
     def say(cached):
         model.encode_images(images)
-        caches = [KVCache(1, c.n_head, T + 8, c.n_embd // c.n_head, "cpu", torch.float32)
-                  for _ in model.blocks] if cached else None
+        caches = [KVCache() for _ in model.blocks] if cached else None
         for end in range(T, T + 8):
             begin = end - 1 if cached and end > T else 0
             model.logits(model.transform(x[:, begin:end], bias[:, :, begin:end, :end], caches)[:, -1])
@@ -126,7 +125,8 @@ def five(checkpoint):
             row = row[row.index(begin) + 1:] if begin in row else []
         return len(row) >= D and all(policy.slots[d, row[d]] for d in range(D))
 
-    for asked, words in (("its own prompt", prompts), ("where is the apple?", ["Q: where is the apple? A:"] * n)):
+    for asked, words in (("its own prompt", prompts),
+                         ("where is the apple?", ["Q: where is the apple? A:"] * n)):
         for temperature in (.5, 1., 2.):
             ids = policy.generate(list(pictures), list(words), room, temperature=temperature, uniform=uniform)
             bad = sum(not is_action(row) for row in ids.tolist())
@@ -157,8 +157,8 @@ def seven(_):
         asked = [(tiny.picture(s), *tiny.question(s, rng), 0)
                  for s, _ in (tiny.scene(rng, list(tiny.COLOURS), 2) for _ in range(n))]
         rows = measure(policy, [TWO, new], n, ("policy",), quiet=True)
-        cells = [(row["success"], row["n"]) for row in rows]
-        print(f"{name:18}" + "".join(f"{rate(*cell):>18}" for cell in (*cells, quiz(policy, asked))), flush=True)
+        cells = [*((row["success"], row["n"]) for row in rows), quiz(policy, asked)]
+        print(f"{name:18}" + "".join(f"{rate(*cell):>18}" for cell in cells), flush=True)
 
 
 def world_lines(policy):
@@ -208,8 +208,8 @@ def bits_of_a_weight(checkpoint):
 
 def default_checkpoint():
     """the model of `python train.py`, or else the one that comes with the project"""
-    return next((path for path in ("out/checkpoint.pt", str(ROOT / "study/cofine.pt")) if Path(path).exists()),
-                "out/checkpoint.pt")
+    here = "out/checkpoint.pt", str(ROOT / "study/cofine/checkpoint.pt")
+    return next((path for path in here if Path(path).exists()), here[0])
 
 
 EXPERIMENTS = {1: one, 2: two, 3: three, 5: five, 6: six, 7: seven, 9: nine}

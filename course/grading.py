@@ -29,8 +29,8 @@ FIVE = ("tokenizer", "model", "data", "train", "eval")
 
 def points(n, read="", seconds=30, visibility="visible"):
     """
-    n: what the test is worth. read: where to look when it fails. seconds: more of computing fails. visibility:
-    when Gradescope shows the result to a student: visible, after_due_date, after_published or hidden.
+    n: what the test is worth. read: where to look when it fails. seconds: more of computing fails.
+    visibility: when Gradescope shows the result (visible, after_due_date, after_published, hidden).
     """
     return lambda function: function
 
@@ -42,7 +42,7 @@ def plain(x):
 
 
 def show(x):
-    """what was found or wanted, as text; a matrix has a line for each row. Example: show([.5, 2]) -> "[0.5, 2]" """
+    """what was found or wanted, as text, a matrix by rows. Example: show([.5, 2]) -> "[0.5, 2]" """
     x = plain(x)
     if type(x) is float:
         return f"{x:.4g}"
@@ -56,8 +56,8 @@ def show(x):
 
 def expect(what, found, wanted, holds=None, off=0.):
     """
-    The one way in which a test says what is wrong. Fails unless found is wanted (numbers may be off by `off`),
-    or, where wanted is said in words, unless `holds`.
+    The one way in which a test says what is wrong. Fails unless found is wanted (numbers may be off by
+    `off`), or, where wanted is said in words, unless `holds`.
 
     Example: expect("bins", [0, 3], [0, 2])                  AssertionError: bins: found [0, 3], wanted [0, 2]
              expect("loss", 2.1, "below 1", holds=2.1 < 1)   AssertionError: loss: found 2.1, wanted below 1
@@ -89,19 +89,20 @@ def fails(what, call, *arguments, error=ValueError):
     except (NotImplementedError, TimeoutError):
         raise
     except Exception as other:
-        raise AssertionError(f"{what}: found {type(other).__name__}: {other}, wanted a {error.__name__}") from None
+        raise AssertionError(f"{what}: found {type(other).__name__}: {other}, "
+                             f"wanted a {error.__name__}") from None
     raise AssertionError(f"{what}: found no error but {show(found)[:200]}, wanted a {error.__name__}")
 
 
 def declared(path):
-    """the tests of a file, without importing it: [(name, what it shows, points, read, seconds, visibility)]"""
+    """the tests of a file, not imported: [(name, what it shows, points, read, seconds, visibility)]"""
     found = []
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
         for line in getattr(node, "decorator_list", ()):
             if getattr(getattr(line, "func", None), "id", "") == "points":
                 said = {key.arg: ast.literal_eval(key.value) for key in line.keywords}
-                found.append((node.name, ast.get_docstring(node) or "", ast.literal_eval(line.args[0]), said.get(
-                    "read", ""), said.get("seconds", 30), said.get("visibility", "visible")))
+                found.append((node.name, ast.get_docstring(node) or "", ast.literal_eval(line.args[0]),
+                              said.get("read", ""), said.get("seconds", 30), said.get("visibility", "visible")))
     return found
 
 
@@ -157,12 +158,14 @@ def grade(number, path, quiet=False):
             except Exception as error:
                 other = re.match(r"assignment (\d+): write (.*)", str(error))
                 if type(error) is NotImplementedError and other and int(other[1]) != number:
-                    output, read = f"this test needs assignment {other[1]}, too: {other[2]} is not written yet", ""
+                    output = f"this test needs assignment {other[1]}, too: {other[2]} is not written yet"
+                    read = ""
                 else:
                     output = why(error)
         test = {"number": f"{number}.{k}", "name": name.replace("_", " "), "max_score": worth,
                 "score": 0 if output else worth, "status": "failed" if output else "passed",
-                "output": output + f"\nread: {read}" * bool(read) if output else "passed", "visibility": visibility}
+                "output": output + f"\nread: {read}" * bool(read) if output else "passed",
+                "visibility": visibility}
         tests.append(test)
         if not quiet:
             mark = "ok  " if not output else "FAIL"

@@ -185,9 +185,9 @@ def train(config, everything):
 
 class Policy:
     """
-    A policy for this world that needs nothing of assignments 5, 8 and 9. For each new token it reads everything
-    again, with the code of training, and takes the likeliest token that is allowed. It has of eval.Policy what
-    eval.measure and eval.quiz ask for.
+    A policy for this world that needs nothing of assignments 5, 8 and 9. For each new token it reads
+    everything again, with the code of training, and takes the likeliest token that is allowed. It has of
+    eval.Policy what eval.measure and eval.quiz ask for.
     """
 
     def __init__(self, everything):

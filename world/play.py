@@ -4,7 +4,7 @@ A playground in the browser: type an instruction, watch the arm, and see how it 
     python -m world.play                                    # the weights of out/checkpoint.pt
     python -m world.play --checkpoint out/checkpoint.pt --port 8010 --no-browser
 
-Before you have trained, it takes the weights of study/cofine.pt. The page is world/play.html, without a build
+Before you have trained, it takes the weights of study/cofine/checkpoint.pt. The page is world/play.html, without a build
 step; this file serves it. The server listens on 127.0.0.1 alone and answers only requests that name this
 machine (127.0.0.1 or localhost) and that come from its own page. So no other page in the browser can use it,
 not even one whose host name was made to point here (DNS rebinding).
@@ -332,7 +332,7 @@ class Handler(BaseHTTPRequestHandler):
 def main(argv=None):
     parser = argparse.ArgumentParser(prog="python -m world.play", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--checkpoint", help="out/checkpoint.pt, or study/cofine.pt before you have trained",
+    parser.add_argument("--checkpoint", help="out/checkpoint.pt, or study/cofine/checkpoint.pt before you have trained",
                         default=TRAINED if TRAINED.exists() or not IN_THE_BOX.exists() else IN_THE_BOX)
     parser.add_argument("--port", type=int, default=8010)
     parser.add_argument("--device", default="auto")

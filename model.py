@@ -77,6 +77,7 @@ def attention_mask(segment, causal):
 
     Token i sees token j if j is picture or of the same question, and if no causal token separates them going
     back: the running count of causal tokens gives every token a rank, and one looks at ranks up to its own.
+    Padding is like a question of its own: no other sees it.
 
     Example, two picture tokens, then a question of two prompt tokens (prefix) and two answer tokens (causal):
         segment 0 0 1 1 1 1      rank 0 0 0 0 1 2      i\\j  0 1 2 3 4 5
@@ -164,7 +165,7 @@ class Block(nn.Module):
 
 
 class KVCache:
-    """keys and values of one layer, as far as the sequence has been read: (B, H, T, D)"""
+    """keys and values of one layer, as far as the sequence has been read: (B, H, T, D), D a head's width"""
     k = v = None
 
     def append(self, k, v):
@@ -315,7 +316,7 @@ class VLA(nn.Module):
         """
         images as in encode_images; prompts: B lists of token ids. allowed: a function that takes the new
         tokens so far (B, t) and returns which may come next, (B, n_vocab) bool; None = all. temperature 0
-        takes the likeliest token, else tokens are drawn: uniform (B, n_new), random numbers in 0 .. 1,
+        takes the likeliest token, else tokens are drawn: uniform (B, n_new), random numbers below 1,
         decides each, so that no row's draws depend on the rows beside it. It stops early when every row has
         said eos. Returns (B, n_new) int64, eos after the end. With cache=False every step reads the whole
         sequence again: slower, the same tokens.

@@ -4,9 +4,9 @@ A playground in the browser: type an instruction, watch the arm, and see how it 
     python -m world.play                                    # the weights of out/checkpoint.pt
     python -m world.play --checkpoint out/checkpoint.pt --port 8010 --no-browser
 
-Before you have trained, it takes the weights of study/cofine/checkpoint.pt. The page is world/play.html, without a build
-step; this file serves it. The server listens on 127.0.0.1 alone and answers only requests that name this
-machine (127.0.0.1 or localhost) and that come from its own page. So no other page in the browser can use it,
+Before you have trained, it takes study/cofine/checkpoint.pt, which comes with the project. The page is
+world/play.html, without a build step; this file serves it. The server listens on 127.0.0.1 alone and answers
+only requests that name this machine (127.0.0.1 or localhost) and that come from its own page. So no other page in the browser can use it,
 not even one whose host name was made to point here (DNS rebinding).
 
 GET / is the page. POST /api takes {"do": "open" or one of PAGE_MAY, "session": id, ...arguments} and answers
@@ -37,7 +37,7 @@ from world.chips import Chip, chips, understand
 from world.scene import MAX_STEPS, Thing, person
 
 PAGE = Path(__file__).with_name("play.html")
-TRAINED, IN_THE_BOX = Path("out/checkpoint.pt"), Path(__file__).parents[1] / "study" / "cofine.pt"
+TRAINED, IN_THE_BOX = Path("out/checkpoint.pt"), Path(__file__).parents[1] / "study/cofine/checkpoint.pt"
 PAGE_MAY = ("tell", "again", "step", "add", "move", "remove")       # methods of Session
 FIRST_SEED = 1_000_000                  # scenes that no training run has seen begin here (eval.TRIAL_SEED)
 SIZE, MOST_THINGS, MOST_SESSIONS, MOST_BYTES = 448, 8, 64, 1 << 16
@@ -332,7 +332,7 @@ class Handler(BaseHTTPRequestHandler):
 def main(argv=None):
     parser = argparse.ArgumentParser(prog="python -m world.play", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--checkpoint", help="out/checkpoint.pt, or study/cofine/checkpoint.pt before you have trained",
+    parser.add_argument("--checkpoint", help="out/checkpoint.pt, or before that study/cofine/checkpoint.pt",
                         default=TRAINED if TRAINED.exists() or not IN_THE_BOX.exists() else IN_THE_BOX)
     parser.add_argument("--port", type=int, default=8010)
     parser.add_argument("--device", default="auto")

@@ -55,7 +55,8 @@ def what_is_encoded_comes_back_at_most_half_a_bin_off():
     x[:, 0] = x[:, 0].round()
     off = (a.decode(a.encode(x)) - x)[:, 1:] / ((np.array(HIGH) - LOW)[1:] / 256)
     expect("largest error, in bins", np.abs(off).max(), "at most .5", holds=np.abs(off).max() <= .5001)
-    expect("mean error, in bins", off.mean(), "0: else all numbers move to one side", holds=abs(off.mean()) < .02)
+    expect("mean error, in bins", off.mean(), "0: else all numbers move to one side",
+           holds=abs(off.mean()) < .02)
 
 
 @points(1, read="the docstring of ActionTokenizer: ids; the hint: never add 256 yourself")
@@ -78,7 +79,8 @@ def a_category_comes_back_exactly():
         warnings.simplefilter("ignore")
         expect("the nearest category of .2 (terminate) and 1.8 (way)", a.bins([.2, 1.8]), [0, 2])
     said = warned(a.bins, [0, 1.8])
-    expect("warning about 1.8, which is none of way's categories", said, "one that names way", holds="way" in said)
+    expect("warning about 1.8, which is none of way's categories", said, "one that names way",
+           holds="way" in said)
 
 
 @points(1, read="the docstring of bins: clipped, with a warning")
@@ -90,7 +92,8 @@ def outside_the_bounds_is_clipped_and_said():
     for x, what in ((5, "5"), (1.005, "1.005, which is outside by 1/400 of the range")):
         said = warned(a.bins, [x, 0])
         expect(f"warning about x = {what}", said, "one that names x", holds="x is" in said or "x " in said)
-    for x, what in ((1, "x = 1, the bound itself"), (1 + 1e-8, "x = 1 + 1e-8: a bound that went through float32")):
+    for x, what in ((1, "x = 1, the bound itself"),
+                    (1 + 1e-8, "x = 1 + 1e-8: a bound that went through float32")):
         said = warned(a.bins, [x, 0])
         expect(f"warning about {what}", said, "none", holds=not said)
     said = warned(a.bins, [5, -2], quiet=True)

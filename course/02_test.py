@@ -42,7 +42,8 @@ def the_example_of_the_docstring():
 @points(2, read="the handout, by hand: two questions behind one picture")
 def two_questions_do_not_see_each_other():
     found = mask([0, 1, 1, 2, 2, -1], [0, 0, 1, 0, 1, 0])
-    expect("what picture and question 1 (rows) see of question 2 and the padding", [row[3:] for row in found[:3]],
+    expect("what picture and question 1 (rows) see of question 2 and the padding",
+           [row[3:] for row in found[:3]],
            [[0, 0, 0]] * 3)
     expect("what question 2 sees: first its prompt, then its answer", found[3:5],
            [[1, 0, 0, 1, 0, 0], [1, 0, 0, 1, 1, 0]])
@@ -64,11 +65,13 @@ def the_bias_is_zero_or_minus_infinity_with_the_picture_in_front():
     expect("shape, with four picture tokens and four of text", tuple(bias.shape), (1, 1, 8, 8))
     expect("numbers in it", sorted(set(bias.unique().tolist())), [-torch.inf, 0.])
     see = (bias[0, 0] == 0).int().tolist()
-    for row, who, wanted in ((0, "a picture token", [1] * 4 + [0] * 4), (4, "the first word", [1] * 6 + [0] * 2),
+    for row, who, wanted in ((0, "a picture token", [1] * 4 + [0] * 4),
+                             (4, "the first word", [1] * 6 + [0] * 2),
                              (6, "the answer", [1] * 7 + [0])):
         expect(f"row {row}, what {who} sees (1 where the bias is 0)", see[row], wanted)
     causal = model(attention="causal").attention_bias(segment, answer)
-    expect("attention = causal, row 4: what the first word sees", (causal[0, 0, 4] == 0).int(), [1] * 5 + [0] * 3)
+    expect("attention = causal, row 4: what the first word sees", (causal[0, 0, 4] == 0).int(),
+           [1] * 5 + [0] * 3)
 
 
 @points(2, read="the handout: every question counts from its own first token")

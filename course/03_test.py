@@ -57,7 +57,8 @@ def a_block_adds_to_what_it_got():
     nn.init.normal_(block.mlp.c_proj.weight)
     seen = []
     for part in (block.attn, block.mlp):
-        part.register_forward_pre_hook(lambda _, args: seen.append(args[0].std(-1, unbiased=False).mean().item()))
+        part.register_forward_pre_hook(
+            lambda _, args: seen.append(args[0].std(-1, unbiased=False).mean().item()))
     block(x * 10)
     expect("spread of what attention and MLP read (1 after a norm; 10 without)", seen, [1., 1.], off=.05)
 
@@ -66,7 +67,8 @@ def a_block_adds_to_what_it_got():
 def the_cache_grows():
     cache = KVCache()
     k, v = numbers(1, 2, 6, 4), numbers(1, 2, 6, 4, seed=1)
-    expect("shape of the keys after three tokens", tuple(cache.append(k[:, :, :3], v[:, :, :3])[0].shape), (1, 2, 3, 4))
+    expect("shape of the keys after three tokens", tuple(cache.append(k[:, :, :3], v[:, :, :3])[0].shape),
+           (1, 2, 3, 4))
     cache.append(k[:, :, 3:4], v[:, :, 3:4])
     all_k, all_v = cache.append(k[:, :, 4:], v[:, :, 4:])
     expect("the keys of six tokens that came in three parts", all_k, k, off=1e-9)
@@ -86,7 +88,7 @@ def cached_equals_uncached():
         y = x[:, begin:end]
         for block, cache in zip(blocks, caches):
             y = block(y, bias[:, :, begin:end, :end], cache)
-        expect(f"tokens {begin} to {end - 1}, read with a cache after those before (wanted: as read in one go)",
+        expect(f"tokens {begin} to {end - 1}, read with a cache (wanted: as read in one go)",
                y, whole[:, begin:end], off=1e-5)
 
 
@@ -96,11 +98,13 @@ def operations_are_counted():
                  n_head=1, n_embd=10)
     # by hand: ViT 16 * 12 * 8 + 16 * (12 * 64 + 2 * 16 * 8); projector 4 * 32 * 10; GPT of 4 + 20 tokens:
     # 24 * 2 * (12 * 100 + 2 * 24 * 10); head 5 * 10 * 100
-    vit, gpt, rest = 16 * 12 * 8 + 16 * (12 * 64 + 2 * 16 * 8), 24 * 2 * (1200 + 480), 4 * 32 * 10 + 5 * 10 * 100
+    vit, gpt = 16 * 12 * 8 + 16 * (12 * 64 + 2 * 16 * 8), 24 * 2 * (1200 + 480)
+    rest = 4 * 32 * 10 + 5 * 10 * 100
     expect("operations of 20 words, 5 of them with loss", VLA(ModelConfig(**small)).flops(20, 5),
            6 * (vit + gpt + rest))
     cls = 16 * 12 * 8 + 17 * (12 * 64 + 2 * 17 * 8)
     expect("the same with a class token in the ViT", VLA(ModelConfig(**small, vit_cls=True)).flops(20, 5),
            6 * (cls + gpt + rest))
     two = 28 * 2 * (1200 + 2 * 28 * 10) + 8 * 32 * 10 + 5 * 10 * 100
-    expect("the same with two pictures", VLA(ModelConfig(**small, pictures=2)).flops(20, 5), 6 * (2 * vit + two))
+    expect("the same with two pictures", VLA(ModelConfig(**small, pictures=2)).flops(20, 5),
+           6 * (2 * vit + two))

@@ -75,12 +75,15 @@ def a_robot_sample_says_what_each_token_is():
     expect("the picture of step index[0]", pictures, source.log.picture(i), off=1e-9)
     expect("the prompt is ASKED", asked, (ASKED, tok.encode(source.log.request(i, None)[0])))
     expect("without thoughts nothing is said before the action", list(thought), [SAID, []])
-    expect("the action's tokens are ACTION", [action[0], list(action[1])], [ACTION, source.answers[0].tolist()])
+    expect("the action's tokens are ACTION", [action[0], list(action[1])],
+           [ACTION, source.answers[0].tolist()])
     expect("<eos> ends the answer, with loss", end, (SAID, [tok.eos]))
-    expect("questions about the same picture, the action's included", len(questions), "more than one, while they fit",
+    expect("questions about the same picture, the action's included", len(questions),
+           "more than one, while they fit",
            holds=len(questions) > 1)
     used = sum(len(ids) for question in questions for _, ids in question)
-    expect("tokens of the sample", used, f"at most text_len = {source.text_len}", holds=used <= source.text_len)
+    expect("tokens of the sample", used, f"at most text_len = {source.text_len}",
+           holds=used <= source.text_len)
     source.augment = True
     moved, alone = source.sample(np.random.default_rng(0), n=0)
     expect("with augment: questions, since a crop moves things", len(alone), 1)
@@ -90,7 +93,8 @@ def a_robot_sample_says_what_each_token_is():
     source.thought_len, source.augment = 6, False
     source.log.request = lambda i, rng: ("Q: x A:", " 1 2")
     expect("with thought_len = 6, a thought and then ' Action:', with loss",
-           source.sample(np.random.default_rng(0), n=0)[1][0][1], (SAID, [*tok.encode(" 1 2"), tok.begin_action]))
+           source.sample(np.random.default_rng(0), n=0)[1][0][1],
+           (SAID, [*tok.encode(" 1 2"), tok.begin_action]))
 
 
 @points(2, read="the docstring of Mix: what an item is")
@@ -98,13 +102,15 @@ def a_batch_has_its_share_of_robots():
     item = mix()[0, 0]
     expect("whose each row is (1: the robot, a quarter of 8 rows)", who(item), [1, 1] + [2] * 6)
     expect("source", item["source"], [0, 0] + [-1] * 6)
-    expect("shapes of images, tokens and label", [tuple(item[k].shape) for k in ("images", "tokens", "label")],
+    expect("shapes of images, tokens and label", [tuple(item[k].shape) for k in ("images", "tokens",
+                                                                                 "label")],
            [(8, 4, 4, 3), (8, 8), (8, 8)])
     expect("shift, where none is asked for", item["shift"], [0] * 8)
     expect("n_pretrain = 5, step 4: the web alone", who(mix(n_pretrain=5)[4, 0]), [2] * 8)
     expect("n_pretrain = 5, step 5: the first row", who(mix(n_pretrain=5)[5, 0])[0], 1)
     easy = mix(webs=((2, 1., 0), (3, 1., 4)))
-    expect("web 3 has until = 4. Who is in steps 3 and 4", [sorted(set(who(easy[step, 0]))) for step in (3, 4)],
+    expect("web 3 has until = 4. Who is in steps 3 and 4", [sorted(set(who(easy[step, 0]))) for step in (3,
+                                                                                                         4)],
            [[1, 3], [1, 2]])
     item = mix(robots=((1, 1.), (4, 1.)), robot_fraction=1., batch_size=20)[0, 0]
     expect("source of the rows of two robots, 0 and 1", item["source"], [{1: 0, 4: 1}[n] for n in who(item)])

@@ -33,7 +33,7 @@ def one_by_one(m, image, prompt, n):
 
 
 def passes(m):
-    """a list that grows with each pass: how many tokens the first block read, and what the last position said"""
+    """a list that grows with each pass: tokens that the first block read, what the last position said"""
     read = []
     m.blocks[0].register_forward_pre_hook(lambda _, args: read.append([args[0].shape[1]]))
     m.ln_f.register_forward_hook(lambda _, args, out: read[-1].append(out[:, -1].clone()))
@@ -61,10 +61,11 @@ def with_and_without_the_cache_it_says_the_same():
     m, images = model(), pictures()
     read = passes(m)
     cached, n = m.generate(images, PROMPTS, 5), len(read)
-    expect("tokens without the cache (wanted: those with it)", m.generate(images, PROMPTS, 5, cache=False), cached)
+    expect("tokens without the cache (wanted: those with it)", m.generate(images, PROMPTS, 5, cache=False),
+           cached)
     expect("how many tokens each pass with the cache reads", [step[0] for step in read[:n]], [9, 1, 1, 1, 1])
     for t in range(1, n):
-        expect(f"what the last block makes of new word {t} without the cache (wanted: with it; is `answer` in the "
+        expect(f"what the last block says of word {t} without the cache (wanted: with it; is `answer` in the "
                "bias?)", read[n + t][1], read[t][1], off=1e-4)
     m.watch = []
     said = m.generate(images, PROMPTS, 3, lambda tokens: (torch.arange(50) > 40).expand(2, -1))
@@ -93,7 +94,8 @@ def only_what_is_allowed_is_said():
     expect("what allowed() was given, word by word (the new tokens so far)", seen,
            [found[:, :t].tolist() for t in range(3)])
     uniform = torch.from_numpy(np.random.default_rng(1).random((2, 3)))
-    check("drawn from what is allowed", m.generate(pictures(), PROMPTS, 3, allowed, temperature=5., uniform=uniform))
+    check("drawn from what is allowed", m.generate(pictures(), PROMPTS, 3, allowed, temperature=5.,
+                                                   uniform=uniform))
 
 
 @points(1, read="the docstring of generate: temperature and uniform")
@@ -109,7 +111,8 @@ def draws_follow_the_model_and_are_each_rows_own():
     top = p.argsort(descending=True)[:25]
     for t in (0, 1, 2):             # so small a model: what was said before changes little
         share = sum((found[:, t] == i).float().mean().item() for i in top)
-        expect(f"share of draws of word {t} that are of the likelier half", share, f"about {p[top].sum():.2f}",
+        expect(f"share of draws of word {t} that are of the likelier half", share,
+               f"about {p[top].sum():.2f}",
                holds=abs(share - p[top].sum().item()) < .1)
     expect("row 7 alone (wanted: as it was among 400)", m.generate(
         images[:1], [PROMPTS[1]], 3, temperature=1., uniform=u[7:8])[0], found[7])
@@ -128,7 +131,8 @@ def after_eos_it_says_nothing_else():
     eos = first[0][1]
     wanted = [(row[:row.index(eos)] if eos in row else row)[:5] for row in first]
     wanted = [row + [eos] * (5 - len(row)) for row in wanted]
-    expect(f"two rows, of which the first says eos = {eos}", m.generate(pictures(), PROMPTS, 5, eos=eos), wanted)
+    expect(f"two rows, of which the first says eos = {eos}", m.generate(pictures(), PROMPTS, 5, eos=eos),
+           wanted)
     read, scripts = passes(m), torch.zeros(2, 50, dtype=torch.bool)
     scripts[0, eos], scripts[1, 3] = True, True
 

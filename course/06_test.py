@@ -69,9 +69,12 @@ def every_environment_runs_to_its_own_end():
            [seen for _, seen in asked], [[7, 8], [201, 201], [202], [203], [204]])
     expect("steps of each result", [r["steps"] for r in results], [2, 5])
     expect("success of each", [r["success"] for r in results], [True, True])
-    expect("terminated of each: a time limit is not a stop", [r["terminated"] for r in results], [False, False])
-    expect("outcome of each, which stands in the last info", [r.get("outcome") for r in results], ["seed 7", "seed 8"])
-    expect("calls of watch: before the first step and after each", [watched.count(0), watched.count(1)], [3, 6])
+    expect("terminated of each: a time limit is not a stop", [r["terminated"] for r in results],
+           [False, False])
+    expect("outcome of each, which stands in the last info", [r.get("outcome") for r in results],
+           ["seed 7", "seed 8"])
+    expect("calls of watch: before the first step and after each", [watched.count(0), watched.count(1)],
+           [3, 6])
 
 
 @points(2, read="the docstring of Line: success")
@@ -79,7 +82,8 @@ def success_is_what_the_world_says_at_the_end():
     def end(env, *action):
         return rollouts([env], [1], lambda *_: [np.array(action)])[0]
     result = end(Counter(), 1., 1.)
-    expect("success and terminated, where the info says so", [result["success"], result["terminated"]], [True, True])
+    expect("success and terminated, where the info says so", [result["success"], result["terminated"]],
+           [True, True])
     expect("success of who stopped at the wrong place", end(Counter(), 1., 0.)["success"], False)
     expect("success without info, reward 1", end(Counter(silent=True), 1., 1.)["success"], True)
     expect("success without info, reward 0", end(Counter(silent=True), 1., 0.)["success"], False)
@@ -122,7 +126,8 @@ def random_is_random_and_stops_in_five_percent():
     expect("shape of the actions of 3000 trials", actions.shape, (3000, 2))
     stops, mean, spread = actions[:, 0].mean(), actions[:, 1].mean(), actions[:, 1].std()
     expect("share of steps in which it stops", stops, "about 0.05", holds=.03 < stops < .075)
-    expect("mean and spread of a number from 0 to 1", [mean, spread], "about [0.5, 0.29]: any bin of every number",
+    expect("mean and spread of a number from 0 to 1", [mean, spread],
+           "about [0.5, 0.29]: any bin of every number",
            holds=abs(mean - .5) < .03 and spread > .25)
     again = driver("random", Listener(), Line("x", Counter), seeds[5:6])([0], [None], None)
     expect("trial 5 alone (wanted: as it was among 3000)", np.asarray(again)[0], actions[5], off=1e-6)

@@ -41,7 +41,8 @@ def change(micro, model, config, scale=1., ranks=None, rates=(1., 1.)):
     with torch.no_grad():
         for b, p in zip(before, model.parameters()):
             p.copy_(b)
-    return torch.cat([m.flatten() for m in moved]), (*result, [way.param_groups[0]["lr"] for way in ways.values()])
+    rates = [way.param_groups[0]["lr"] for way in ways.values()]
+    return torch.cat([m.flatten() for m in moved]), (*result, rates)
 
 
 @points(2, read="the docstring of lr_scale")
@@ -51,7 +52,8 @@ def the_rate_goes_up_stays_and_falls_to_zero():
            [train.lr_scale(step, 100, config) for step in (0, 4, 9, 30, 49, 75, 99)],
            [.1, .5, 1, 1, 1, .5, .02], off=1e-6)
     config = tiny.config(warmup=0, cooldown=0.)
-    expect("without warm-up and cool-down, steps 0 and 99", [train.lr_scale(step, 100, config) for step in (0, 99)],
+    expect("without warm-up and cool-down, steps 0 and 99", [train.lr_scale(step, 100,
+                                                                            config) for step in (0, 99)],
            [1, 1], off=1e-6)
 
 
@@ -92,7 +94,7 @@ def micro_batches_add_up_to_the_batch():
            parts, whole, off=1e-5)
     expect("ranks.sync(model, last=...), micro-batch by micro-batch", ranks.lasts, [False, True])
     two, _ = change([batch], model, config, ranks=Ranks(2))
-    expect("a step of one of two ranks alike, world = 2 (wanted: as of one rank; DDP averages, so times world)",
+    expect("a step of one of two ranks alike, world = 2 (wanted: as of one; DDP averages, so times world)",
            two, whole, off=1e-5)
 
 
@@ -102,9 +104,11 @@ def clipping_and_the_rate_are_used_and_nothing_is_left_over():
     moved, (norm, logits, losses, _, _) = change([mix[0, 0]], model, config)
     expect("length of a step with clip = .01", moved.norm(), .01, off=1e-4)
     expect("the norm that comes back", norm, "that before clipping, above .01", holds=norm > .01)
-    expect("do logits and losses still carry gradients", [logits.requires_grad, losses.requires_grad], [False, False])
+    expect("do logits and losses still carry gradients", [logits.requires_grad, losses.requires_grad],
+           [False, False])
     half, (*_, rates) = change([mix[0, 0]], model, config, scale=.5)
-    expect("a step with scale = .5, after another (wanted: half of that; no gradient is left over)", half, moved / 2,
+    expect("a step with scale = .5, after another (wanted: half of that; no gradient is left over)", half,
+           moved / 2,
            off=1e-6)
     *_, (*_, rates) = change([mix[0, 0]], model, config, scale=.5, rates=(2., 4.))
     expect("rates of muon and adam with scale = .5, lr_muon = 2 and lr_adam = 4", rates, [1., 2.])

@@ -100,7 +100,8 @@ def who_never_stops_thinking_is_stopped():
     answers, thoughts = decide(p, 2)
     expect("thought_len = 3: a thought that would go on", thoughts[0], " apple apple apple")
     expect("' Action:' is forced, then the bins follow", answers[0, 0], [1, 2, 3])
-    expect("the thought of a row that wants <eos> at once", thoughts[1], "words: <eos> is not one of a thought",
+    expect("the thought of a row that wants <eos> at once", thoughts[1],
+           "words: <eos> is not one of a thought",
            holds="<" not in thoughts[1])
     expect("shape of the answers", np.asarray(answers).shape, (2, 1, 3))
 

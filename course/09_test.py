@@ -57,7 +57,8 @@ def what_comes_back_is_half_a_step_off():
         q, scale = int8.quantize(w, bits)
         expect(f"{bits} bits: largest q in size", q.abs().max(), 2 ** (bits - 1) - 1)
         off = ((int8.dequantize(q, scale) - w) / scale).abs().max().item()
-        expect(f"{bits} bits: largest error in steps", off, "at most half a step, by rounding", holds=off <= .5001)
+        expect(f"{bits} bits: largest error in steps", off, "at most half a step, by rounding",
+               holds=off <= .5001)
 
 
 @points(2, read="the docstrings of Int8Linear and quantize_model")
@@ -91,8 +92,10 @@ def of_an_answer_so_many_are_carried_out():
         return np.array(policy([answer], **options).carried_out(np.array(answer, np.float32)))
     expect("execute = 0: all of them", out(answer), answer, off=1e-6)
     expect("execute = 2", out(answer, execute=2), answer[:2], off=1e-6)
-    expect("after terminate nothing is carried out", out([[0, .1], [1, .2], [0, .3]]), [[0, .1], [1, .2]], off=1e-6)
-    expect("the example, last_action_counts", out([[0, .1], [1, .2], [1, .2]], execute=2, last_action_counts=True),
+    expect("after terminate nothing is carried out", out([[0, .1], [1, .2], [0, .3]]), [[0, .1], [1, .2]],
+           off=1e-6)
+    expect("the example, last_action_counts", out([[0, .1], [1, .2], [1, .2]], execute=2,
+                                                  last_action_counts=True),
            [[0, .1], [0, .2], [1, .2]], off=1e-6)
 
 
@@ -119,7 +122,8 @@ def of_several_episodes_only_those_without_actions_ask():
     a, b = Episode(p, 0), Episode(p, 1)
     p.act([a], [picture()], ["a"])
     fails("a second picture that is none", p.act, [a, b], [picture(9), np.zeros((4, 4))], ["a", "b"])
-    expect("after that error: actions left in a and b, pictures kept by b", [len(a.to_do), len(b.to_do), len(b.history)],
+    expect("after that error: actions left in a and b, pictures kept by b",
+           [len(a.to_do), len(b.to_do), len(b.history)],
            [1, 0, 0])
     expect("and what a saw last", int(a.history[-1][0][0, 0, 0]), 0)
     found = p.act([a, b], [picture(1), picture(2)], ["a", "b"])

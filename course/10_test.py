@@ -14,7 +14,8 @@ TABLE = {"format": "world", "vocabulary": "medium", "skills": ["pick", "move nea
 def mine():
     found = [line for line in suites.suites({"robot": [TABLE], "image_size": 0})
              if line.table == "emergent" and line.name not in GIVEN]
-    expect("new lines in study/suites.py", len(found), "one or more; EMERGENT has no new line yet", holds=found)
+    expect("new lines in study/suites.py", len(found), "one or more; EMERGENT has no new line yet",
+           holds=found)
     return found
 
 
@@ -29,7 +30,8 @@ def worlds(line, n):
 def there_is_a_new_line_and_every_trial_of_it_can_be_drawn():
     for line in mine():
         said = {world.instruction for world in worlds(line, 30)}
-        expect(f"{line.name}: different instructions in 30 trials (can it be drawn?)", len(said), "more than 5",
+        expect(f"{line.name}: different instructions in 30 trials (can it be drawn?)", len(said),
+               "more than 5",
                holds=len(said) > 5)
 
 
@@ -43,7 +45,8 @@ def no_demonstration_gives_it_away():
     shown = {fact["name"] for step in steps for fact in step["facts"]} - {"gripper"}
     names = VOCABULARIES["medium"]
     expect("words of demonstrations that no robot may know", sorted(said - ROBOT_WORDS), [])
-    expect("things in demonstrations that no robot may know", sorted(shown - {*names["robot"], *names["mats"]}), [])
+    expect("things in demonstrations that no robot may know", sorted(shown - {*names["robot"],
+                                                                              *names["mats"]}), [])
     for line in mine():
         for world in worlds(line, 30):
             new = set(re.findall(r"[\w']+", world.instruction)) - ROBOT_WORDS

@@ -6,8 +6,8 @@ A playground in the browser: type an instruction, watch the arm, and see how it 
 
 Before you have trained, it takes study/cofine/checkpoint.pt, which comes with the project. The page is
 world/play.html, without a build step; this file serves it. The server listens on 127.0.0.1 alone and answers
-only requests that name this machine (127.0.0.1 or localhost) and that come from its own page. So no other page in the browser can use it,
-not even one whose host name was made to point here (DNS rebinding).
+only requests that name this machine (127.0.0.1 or localhost) and that come from its own page. So no other
+page in the browser can use it, not even one whose host name was made to point here (DNS rebinding).
 
 GET / is the page. POST /api takes {"do": "open" or one of PAGE_MAY, "session": id, ...arguments} and answers
 with the state of that session, or with {"error": what is wrong, in words}.

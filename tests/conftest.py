@@ -2,13 +2,18 @@
 import multiprocessing
 import os
 import sys
+import threading
 
 os.environ["OMP_NUM_THREADS"] = "1"         # before torch is imported
 
 import pytest  # noqa: E402
 import torch  # noqa: E402
+from tqdm import tqdm  # noqa: E402
 
 torch.set_num_threads(1)
+# tqdm's own lock is shared with forks, and a fork that is killed may hold it; its monitor is a thread, which forks do not have
+tqdm.set_lock(threading.RLock())
+tqdm.monitor_interval = 0
 
 
 @pytest.fixture(scope="session")

@@ -762,7 +762,7 @@ def can_compile(device) -> bool:
 
 class Muon(torch.optim.Optimizer):
     """
-    Steps along the momentum of each matrix, made orthogonal: it learns in all aims alike. Matrices of
+    Steps along the momentum of each matrix, made orthogonal: it learns in all directions alike. Matrices of
     one shape are worked on together. Sharded ones keep their momentum sharded; what it points to is gathered.
     """
 

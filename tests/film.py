@@ -1,7 +1,7 @@
 """
 Films the playground in a real Chromium, for the README.
 
-    python -m tests.film pictures/play.gif --checkpoint out/checkpoint.pt
+    python -m tests.film world/play.gif --checkpoint out/checkpoint.pt
 
 writes play.gif, an instruction from its first letter to success, and play.png, the whole page in the middle of it. Of
 the seeds it takes the first that ends in success within a few steps. The film has a time of its own: each time the page

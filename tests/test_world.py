@@ -558,3 +558,22 @@ def test_python_m_world_draws_everything_and_says_so(tmp_path):
     assert left.value.code == 2
     with pytest.raises(SystemExit, match="^error: [^\n]*$"):
         world_command.main([str(tmp_path / "no such folder" / "world.png")])
+
+
+def test_a_photographed_hand_tells_where_it_is_and_what_it_holds_and_never_a_step():
+    """a hand in a picture of the web is asked for as in the robot's own picture, but no way leads from it"""
+    rng, held = np.random.default_rng(0), set()
+    for seed in range(60):
+        _, facts = web.draw_picture(np.random.default_rng([seed, 1]), 32, **web.on_the_web("medium"))
+        hand = [f for f in facts if f["name"] == "gripper"]
+        if not hand:
+            continue
+        held.add(hand[0]["held"])
+        assert hand[0]["held"] not in [f["name"] for f in facts]
+        assert web.ask(facts, "height", rng)[1] == f" {round(hand[0]['height'])}"
+        assert web.ask(facts, "gripper", rng)[1] == web.place(hand[0])
+        assert web.ask(facts, "held", rng)[1] == f" {hand[0]['held']}"
+        for question_type in ("way", "way category", "way es"):
+            found = web.ask(facts, question_type, rng)
+            assert found is None or "gripper" not in found[0]
+    assert "nothing" in held and len(held) > 3

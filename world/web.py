@@ -177,8 +177,7 @@ def draw_picture(rng, size, names, cards=(), hair=(), wears=()):
         elif f["name"] in CARD_CATEGORY:
             draw.draw_card(pixels, camera, f["name"], at, yaw=f["yaw"] / 4)
         else:
-            *color, noun = f["name"].split()
-            draw.draw_thing(pixels, camera, noun, draw.COLORS[color[0]] if color else None, at, yaw=f["yaw"])
+            draw_named(pixels, camera, f["name"], at, f["yaw"])
     reaches_in = rng.random() if len(names) and len(cards) and len(hair) else 1.
     if reaches_in < .3:
         draw_arm(pixels, facts, rng)
@@ -186,6 +185,13 @@ def draw_picture(rng, size, names, cards=(), hair=(), wears=()):
         draw_hand(pixels, facts, camera, names, rng)
     pixels = pixels * rng.uniform(.85, 1.15, 3) + rng.normal(0, .02, pixels.shape)
     return (np.clip(pixels, 0, 1) * 255 + .5).astype(np.uint8), facts
+
+
+def draw_named(pixels, camera, name, at, yaw, shadow=True):
+    """Example: name = "red can", or "apple", which has a colour of its own"""
+    *color, noun = name.split()
+    rgb = draw.COLORS[color[0]] if color else None
+    draw.draw_thing(pixels, camera, noun, rgb, at, yaw=yaw, shadow=shadow)
 
 
 def _scene(rng, camera, names, cards, hair, wears):
@@ -260,13 +266,11 @@ def draw_hand(pixels, facts, camera, names, rng):
     others = [n for n in names if all(f["name"] != n for f in facts)]
     if rng.random() < .5 and others:
         held = str(others[rng.integers(len(others))])
-        *color, noun = held.split()
-        kind = KINDS[noun]
+        kind = KINDS[held.split()[-1]]
         at[2] = max(at[2], kind.height / 2 + .01)           # what it holds is above the table
         width = min(1., 2 * kind.radius / .09)
         draw.draw_gripper(pixels, camera, at, *turn, width, True, part="back")
-        draw.draw_thing(pixels, camera, noun, draw.COLORS[color[0]] if color else None,
-                        at - (0, 0, kind.height / 2), yaw=turn[2], shadow=False)
+        draw_named(pixels, camera, held, at - (0, 0, kind.height / 2), turn[2], shadow=False)
         draw.draw_gripper(pixels, camera, at, *turn, width, True, part="front")
         column, row, _ = camera.project(at)
     else:

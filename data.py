@@ -47,8 +47,8 @@ from PIL import Image
 
 from tokenizer import ActionTokenizer, Tokenizer
 
-# labels of tokens: no loss; loss; loss, and it is one of the numbers of an action
-ASKED, SAID, ACTION = 0, 1, 2
+# labels of tokens: part of the answer, but no loss; asked; loss; loss, and it is a number of an action
+GIVEN, ASKED, SAID, ACTION = -1, 0, 1, 2
 
 # format -> the class that reads it, opened by name when a preset asks for it. A format of your own is one
 # more line.
@@ -317,13 +317,17 @@ class RobotData:
     thought_len: most tokens of a thought. With 0 the model acts at once, as the paper's plain RT-2; else
     " Action:" stands between thought and action, even if the thought is empty, so that decoding knows when
     the action begins.
+
+    swap: a share of the samples has the instruction of another step. Their thought is given, without loss, so
+    that the action has to follow the thought, whatever the words are. Words that only the web knows then
+    reach the arm through the thought, and do not disturb it on the way.
     """
 
     def __init__(self, log: Log, robot: Robot, text_len=64, size=64, frames=1, cameras=1, hold_out=21,
-                 held_out=False, augment=False, thought_len=0):
+                 held_out=False, augment=False, thought_len=0, swap=0.0):
         self.log, self.robot, self.tokenizer = log, robot, robot.actions.tokenizer
         self.text_len, self.size, self.frames, self.cameras = text_len, size, frames, cameras
-        self.augment, self.thought_len = augment, thought_len
+        self.augment, self.thought_len, self.swap = augment, thought_len, swap
         kept = np.isin(log.episode, held_out_episodes(log, hold_out))
         self.index = np.flatnonzero(kept if held_out else ~kept)
         if not len(self.index):
@@ -347,10 +351,12 @@ class RobotData:
         actions, lost = self.robot.actions, set()
         bins, n = set(actions.ids.tolist()), self.answers.shape[1]
         encode, rng = functools.lru_cache(100_000)(self.tokenizer.encode), np.random.default_rng(0)
+        asked = told = 0                                    # the longest prompt and thought so far
         for i in self.index[:200_000]:
             prompt, thought = self.log.request(int(i), rng)
             ids, said = encode(prompt), encode(thought)
-            needed = len(ids) + (len(said) + 1 if self.thought_len else 0) + n + 1
+            asked, told = (max(asked, len(ids)), max(told, len(said))) if self.swap else (len(ids), len(said))
+            needed = asked + (told + 1 if self.thought_len else 0) + n + 1
             if needed > self.text_len:
                 raise ValueError(f"{prompt!r} and its action take {needed} tokens; "
                                  f"raise text_len = {self.text_len}")
@@ -380,8 +386,11 @@ class RobotData:
         i, tok = int(self.index[n]), self.tokenizer
         prompt, thought = self.log.request(i, rng)
         said = [*tok.encode(thought), tok.begin_action] if self.thought_len else []
-        action = [(ASKED, tok.encode(prompt)), (SAID, said), (ACTION, self.answers[n].tolist()),
-                  (SAID, [tok.eos])]
+        swapped = bool(self.swap and thought) and rng.random() < self.swap
+        if swapped:
+            prompt, _ = self.log.request(int(rng.choice(self.index)), rng)
+        action = [(ASKED, tok.encode(prompt)), (GIVEN if swapped else SAID, said),
+                  (ACTION, self.answers[n].tolist()), (SAID, [tok.eos])]
         pictures = self.pictures(i)
         pictures = jitter(pictures, self.size, rng) if self.augment else [fit(p, self.size) for p in pictures]
         # a crop moves things, so the answers of questions about places would be wrong
@@ -521,8 +530,8 @@ def make_mix(config, logs: dict, robots: dict, tokenizer: Tokenizer):
 
     def robot_data(held_out):
         return [(RobotData(log, robots[name], hold_out=settings["hold_out"], held_out=held_out, **shape,
-                           augment=settings["augment"] and not held_out, thought_len=config.thought_len),
-                 settings)
+                           augment=settings["augment"] and not held_out, thought_len=config.thought_len,
+                           swap=0.0 if held_out else config.swap), settings)
                 for name, (log, settings) in logs["robot"].items()
                 if not held_out or len(held_out_episodes(log, settings["hold_out"]))]
     webs = [(WebData(log, tokenizer, **shape), settings) for log, settings in logs["web"].values()]

@@ -126,10 +126,11 @@ def test_augmentation_is_the_same_for_all_frames_and_never_for_held_out_episodes
     pictures = data.jitter([tiny.picture(1)] * 2, 16, np.random.default_rng(0))
     assert np.array_equal(*pictures) and not np.array_equal(pictures[0], tiny.picture(1))
     config = type("C", (), dict(text_len=40, image_size=16, frames=1, thought_len=0, batch_size=4, robot_fraction=1.0, n_pretrain=0, seed=0,
-                                micro_batches=1, shift=0, init_from=""))
+                                micro_batches=1, shift=0, swap=0.5, init_from=""))
     settings = data.settings_of("robot", {"format": "tiny", "augment": True})
     mix, held_out = data.make_mix(config, {"robot": {"r": (robot_log(), settings)}, "web": {}}, {"r": data.Robot(actions)}, actions.tokenizer)
     assert mix.robots[0][0].augment and not held_out.robots[0][0].augment
+    assert mix.robots[0][0].swap == .5 and not held_out.robots[0][0].swap
 
 
 def test_pictures_of_any_size_fit_and_other_things_are_refused():

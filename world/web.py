@@ -454,7 +454,7 @@ REFERENCES = {"category": by_category, "face": by_face, "sum": by_sum, "size": b
 
 def _where(reference):
     def where(facts, rng):
-        found = REFERENCES[reference](facts, rng)
+        found = REFERENCES[reference](_things(facts), rng)
         return found and (WHERE.get(reference, "where is {}?").format(found[0]), place(found[1]))
     return where
 

@@ -3,7 +3,7 @@ Where samples come from, and how a sample becomes numbers.
 
 A sample is one picture and a few questions with answers, from a robot or from the web. pack() makes aligned
 lists of it: the tokens, the number of the question that each belongs to, and what each token is: asked (no
-loss), said (loss), or one of the numbers of an action (loss).
+loss), said (loss), one of the numbers of an action (loss), or given: a thought without loss (RobotData.swap).
 
 A robot sample. The action says: go on, 4 cm away, 4 cm to the left, 8 cm down, no turn, gripper open.
 

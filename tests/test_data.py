@@ -15,7 +15,7 @@ from PIL import Image
 
 import data
 import tiny
-from data import ACTION, ASKED, SAID
+from data import ACTION, ASKED, GIVEN, SAID
 from tokenizer import BEGIN_ACTION
 from tokenizer import ActionTokenizer, Tokenizer, prompt
 
@@ -85,6 +85,36 @@ def test_a_robot_sample_is_prompt_thought_action_and_each_token_says_what_it_is(
         assert said[-1] == tok.eos and tok.decode(said[:-1]) == (log.request(robot.index[n], None)[1] + BEGIN_ACTION) * thought
         assert acted == actions.encode(log.actions[robot.index[n]]).tolist()
         assert (label[segment < 0] == ASKED).all()
+
+
+def test_with_swap_some_samples_have_the_words_of_another_step_and_a_thought_without_loss(actions):
+    """the action and its thought stay those of the step; without a thought nothing is swapped"""
+    log, tok = robot_log(), actions.tokenizer
+    log.request = lambda i, rng: (prompt(f"go to {i}"), f" {i}")
+    robot = data.RobotData(log, data.Robot(actions), 40, 16, thought_len=8, swap=.3)
+    swapped = 0
+    for n in range(200):
+        step = robot.index[n % len(robot.index)]
+        (_, asked), (how, said), (_, acted), _ = robot.sample(np.random.default_rng(n), n % len(robot.index))[1][0]
+        assert how in (GIVEN, SAID) and tok.decode(said) == f" {step}{BEGIN_ACTION}"
+        assert acted == actions.encode(log.actions[step]).tolist()
+        assert how == GIVEN or tok.decode(asked) == prompt(f"go to {step}")
+        swapped += how == GIVEN and tok.decode(asked) != prompt(f"go to {step}")
+    assert .2 < swapped / 200 < .4
+    log.request = lambda i, rng: (prompt(f"go to {i}"), "")
+    assert all(robot.sample(np.random.default_rng(n), 0)[1][0][1][0] == SAID for n in range(50))
+
+
+def test_with_swap_the_longest_prompt_has_to_fit_beside_the_longest_thought(actions):
+    log, encode = robot_log(), actions.tokenizer.encode
+    requests = (prompt("go to the square"), " square"), (prompt("go"), " square" * 4)
+    log.request = lambda i, rng: requests[i % 2]
+    lengths = np.array([[len(encode(text)) for text in request] for request in requests])
+    enough = lengths.sum(1).max() + 1 + len(actions.names) + 1
+    assert lengths.max(0).sum() > lengths.sum(1).max()
+    data.RobotData(log, data.Robot(actions), enough, 16, thought_len=40)
+    with pytest.raises(ValueError, match=f"raise text_len = {enough}"):
+        data.RobotData(log, data.Robot(actions), enough, 16, thought_len=40, swap=.1)
 
 
 def test_a_thought_that_does_not_fit_is_refused_before_the_first_step(actions):

@@ -491,9 +491,9 @@ def read_config(argv=None) -> Config:
         path = Path(given.get("out_dir", Config.out_dir)) / "checkpoint.pt"
         preset = {**load(path)["config"], "out_dir": str(path.parent)}
         for name in given.keys() - set(FREE):
-            if given[name] != preset[name]:
+            if given[name] != preset.get(name):
                 raise ValueError(f"a resumed run cannot change {name} "
-                                 f"from {preset[name]!r} to {given[name]!r}; "
+                                 f"from {preset.get(name)!r} to {given[name]!r}; "
                                  "leave it out, or start a new run with --init_from and another --out_dir")
     else:
         path = Path(path or Path(__file__).parent / "configs/small.toml")

@@ -15,7 +15,7 @@ from eval import Policy
 from study.measure import last_place
 from study.suites import suites
 from study.tables import average
-from world import web
+from world import film, web
 
 
 def lines_of(config, names):
@@ -73,8 +73,8 @@ def sheet(policy, lines, path, n=3, size=200):
         for env, episode, result in zip(envs, episodes, evaluation.rollouts(envs, seeds, act)):
             picture = ring(env.render(), last_place(episode.thought))
             outcome, color = ("success", "green") if result["success"] else (result["outcome"], "red")
-            tiles.append(evaluation.tile(picture, size, env.instruction, outcome, color, rows=3))
-    picture = evaluation.paste(tiles, 6)
+            tiles.append(film.tile(picture, size, env.instruction, outcome, color, rows=3))
+    picture = film.paste(tiles, 6)
     picture.quantize(128, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).save(path, optimize=True)
 
 

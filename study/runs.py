@@ -146,7 +146,7 @@ def train_run(folder, preset):
         state = train.load(checkpoint)
         done = state["step"]
         for key, value in vars(config).items():
-            if key != "out_dir" and state["config"][key] != value:
+            if key != "out_dir" and state["config"].get(key) != value:
                 raise ValueError(f"{folder} was trained with {key} = {state['config'][key]!r}, not "
                                  f"{value!r}; move it away, or give another --out_dir")
     if done < config.n_pretrain + config.steps:

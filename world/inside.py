@@ -143,7 +143,8 @@ def attention_picture(checkpoint, instruction, seed, device="auto", size=200):
     instruction names, and for each token of the answer where it looks: a row for the mean over layers and
     heads, and one for each layer.
     """
-    from eval import TRIAL_SEED, paste, tile                     # it has opened this file
+    from eval import TRIAL_SEED                                 # it has opened this file
+    from world.film import paste, tile
     policy, settings = world_policy(checkpoint, device)
     world, seed = find_scene(settings, instruction, TRIAL_SEED + seed)
     picture, scene = world.render(policy.model.config.image_size), world.render(size)

@@ -191,7 +191,8 @@ def questions(env, rng):
 
 def evaluate(checkpoint, trials, results):
     """Prints the table of eval.py, draws rollouts.gif, and adds the rows to the file results, if given."""
-    from eval import Line, Policy, film, measure, table
+    from eval import Line, Policy, measure, table
+    from world.film import film
     policy = Policy(checkpoint)
     lines = [Line(name, functools.partial(Level, name)) for name in LEVELS]
     rows = measure(policy, lines, trials)

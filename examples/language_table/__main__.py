@@ -347,7 +347,8 @@ def evaluate(checkpoint, trials, drivers, n_blocks):
     Prints the table of eval.py. Rows are kept in closed_loop.json beside the checkpoint, one after each
     driver, so that a stopped evaluation goes on with --drivers.
     """
-    from eval import Line, Policy, film, measure, table
+    from eval import Line, Policy, measure, table
+    from world.film import film
     policy, path = Policy(checkpoint), checkpoint.parent / "closed_loop.json"
     # one simulator for all trials
     line = Line(f"block to block, {n_blocks} blocks", functools.cache(lambda: Scene(n_blocks)), at_once=1)

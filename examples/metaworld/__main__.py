@@ -142,7 +142,8 @@ def evaluate(checkpoint, trials, execute):
     Prints the table of eval.py, and writes closed_loop.json, rollouts.gif and rollouts.png beside the
     checkpoint.
     """
-    from eval import Line, Policy, film, latency, measure, table
+    from eval import Line, Policy, latency, measure, table
+    from world.film import film
     # one simulator a task, for all of its trials
     policy, scene = Policy(checkpoint, execute=execute), functools.cache(Scene)
     lines = [Line(task, functools.partial(scene, task), at_once=1) for task in TASKS]

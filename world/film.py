@@ -1,6 +1,6 @@
 """
-Pictures of trials, in this world or in any other simulator: tiles with a title and an outcome, sheets of them,
-and a film of whole episodes.
+Pictures of trials, in this world or in any other simulator: tiles with a title and an outcome, sheets of
+them, and a film of whole episodes.
 
     film(policy, lines, "out")          out/rollouts.gif and out/rollouts.png: eight trials of the lines
 """

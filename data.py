@@ -16,6 +16,7 @@ With a thought (section 4.4), words come before the action, and " Action:" ends 
 
     tokens    Instruction: I am thirsty. | Plan: pick red can. Action: | 0 192 192 0 128 128 128 255 <eos>
     label     .            . .  .      . | s     s    s   s  s s       | a a   a   a a   a   a   a   s
+    given     .            . .  .      . | g     g    g   g  g g       | a a   a   a a   a   a   a   s
 
 A web sample. There is no robot; several questions share the picture, and each sees the picture and itself
 only.
@@ -47,7 +48,7 @@ from PIL import Image
 
 from tokenizer import ActionTokenizer, Tokenizer
 
-# labels of tokens: part of the answer, but no loss; asked; loss; loss, and it is a number of an action
+# labels of tokens; what is above ASKED has loss. GIVEN: a thought; SAID: words; ACTION: a number of an action
 GIVEN, ASKED, SAID, ACTION = -1, 0, 1, 2
 
 # format -> the class that reads it, opened by name when a preset asks for it. A format of your own is one
@@ -318,9 +319,9 @@ class RobotData:
     " Action:" stands between thought and action, even if the thought is empty, so that decoding knows when
     the action begins.
 
-    swap: a share of the samples has the instruction of another step. Their thought is given, without loss, so
-    that the action has to follow the thought, whatever the words are. Words that only the web knows then
-    reach the arm through the thought, and do not disturb it on the way.
+    swap: with this chance a sample has the prompt of another step, and its thought is GIVEN, without loss. So
+    the action learns to follow the thought alone. Words that the robot never heard can change the thought,
+    and not the action behind it.
     """
 
     def __init__(self, log: Log, robot: Robot, text_len=64, size=64, frames=1, cameras=1, hold_out=21,
@@ -355,10 +356,12 @@ class RobotData:
         for i in self.index[:200_000]:
             prompt, thought = self.log.request(int(i), rng)
             ids, said = encode(prompt), encode(thought)
+            # with swap any prompt may stand before any thought
             asked, told = (max(asked, len(ids)), max(told, len(said))) if self.swap else (len(ids), len(said))
             needed = asked + (told + 1 if self.thought_len else 0) + n + 1
             if needed > self.text_len:
-                raise ValueError(f"{prompt!r} and its action take {needed} tokens; "
+                what = "the longest prompt, thought" if self.swap else f"{prompt!r}"
+                raise ValueError(f"{what} and action take {needed} tokens; "
                                  f"raise text_len = {self.text_len}")
             if len(said) > self.thought_len:
                 raise ValueError(f"the thought {thought!r} takes {len(said)} tokens; "
@@ -381,7 +384,10 @@ class RobotData:
         return [picture for j in steps for picture in views(self.log.picture(j), self.cameras)]
 
     def sample(self, rng, n=None):
-        """n: which of its own steps to take; without it a random one"""
+        """
+        n: which of its own steps to take; without it a random one. With chance `swap`, if there is a thought,
+        the prompt is that of another of its steps, and the thought is GIVEN.
+        """
         n = int(rng.integers(len(self.index))) if n is None else n
         i, tok = int(self.index[n]), self.tokenizer
         prompt, thought = self.log.request(i, rng)

@@ -473,7 +473,7 @@ def main():
     except (ValueError, OSError) as e:
         sys.exit(f"error: {e}")
     except KeyboardInterrupt:
-        sys.exit("stopped; nothing was written")
+        sys.exit("stopped; results.json was not written")
 
 
 if __name__ == "__main__":

@@ -75,8 +75,8 @@ def attention_mask(segment, causal):
     padding. causal (B, T) int: 1 where a token must not be seen by those before it. Returns (B, T, T)
     bool; [b, i, j] = i sees j.
 
-    Token i sees token j if j is picture or of the same question, and if no causal token separates them going
-    back: the running count of causal tokens gives every token a rank, and one looks at ranks up to its own.
+    Token i sees token j if j is picture or of the same question, and if j's rank is not above i's. The rank
+    of a token counts the causal tokens up to it, itself among them.
     Padding is like a question of its own: no other sees it.
 
     Example, two picture tokens, then a question of two prompt tokens (prefix) and two answer tokens (causal):
@@ -298,8 +298,8 @@ class VLA(nn.Module):
     def forward(self, images, tokens, segment, answer, shift=None):
         """
         images as in encode_images; tokens (B, T) int64; segment (B, T) int64 (1, 2, ... a question each; -1
-        padding); answer (B, T) bool: the tokens that are answered. They alone carry loss, and they alone are
-        causal: a prompt token does neither. shift (B,) int64: how many positions farther on each row's words
+        padding); answer (B, T) bool: the tokens of answers. Only they are predicted, and with the attention
+        "prefix" only they are causal. shift (B,) int64: how many positions farther on each row's words
         stand (None: 0). Returns, for the M answer tokens in reading order, the logits (M, n_vocab) and the
         cross-entropies (M,). Only they meet the output head, which saves most of its cost.
         """

@@ -97,7 +97,7 @@ class Config:
     robot_fraction: float = key(0.5, "share of robot samples after that; 1 = fine-tuning", least=0, most=1)
     batch_size: int = key(64, "samples a step", least=1, most=1_000_000)
     micro_batches: int = key(1, "cut a batch into this many; ranks share them, and gradients add up", least=1)
-    swap: float = key(0.0, "share of robot samples with others' words and a given thought", least=0, most=1)
+    swap: float = key(0.0, "share of thoughts that are given, under another step's words", least=0, most=1)
     shift: int = key(0, "words move up to so many positions, to mean the same at each", least=0)
     lr_muon: float = key(3e-3, "learning rate of Muon, for the matrices of the blocks", least=0)
     lr_adam: float = key(2e-3, "learning rate of AdamW, for everything else", least=0)
@@ -147,7 +147,7 @@ class Config:
 
     @property
     def n_pretrain(self) -> int:
-        """steps on the web alone; the weights of init_from have been there"""
+        """steps on the web alone; 0 with init_from, whose weights know the web"""
         return 0 if self.init_from else self.pretrain_steps
 
 
@@ -192,12 +192,15 @@ def autocast(device, dtype: str):
 
 
 def forward(model, batch, config: Config, device):
-    """a batch of data.Mix -> logits (M, n_vocab) and losses (M,) of its answer tokens; and the moved batch"""
+    """
+    a batch of data.Mix -> logits (M, n_vocab) and losses (M,) of its answer tokens, 0 where they were given;
+    and the moved batch
+    """
     batch = {name: x.to(device, non_blocking=device.type == "cuda") for name, x in batch.items()}
     with autocast(device, config.dtype):
-        answer = batch["label"] != ASKED        # the loss is on what is answered: words and actions alike
+        answer = batch["label"] != ASKED        # answers are predicted: words and actions alike
         logits, losses = model(batch["images"], batch["tokens"], batch["segment"], answer, batch["shift"])
-        losses = losses * (batch["label"][answer] > ASKED)                      # and not on what is given
+        losses = losses * (batch["label"][answer] > ASKED)      # a given thought has no loss
     return logits, losses, batch
 
 
@@ -210,13 +213,13 @@ def train_step(model, micro_batches, optimizers, scale, config: Config, ranks):
     for optimizer, lr in ((optimizers["muon"], config.lr_muon), (optimizers["adam"], config.lr_adam)):
         for group in optimizer.param_groups:
             group["lr"] = lr * scale
-    n_answer = ranks.total(sum(int((batch["label"] > ASKED).sum()) for batch in micro_batches))
+    n_target = ranks.total(sum(int((batch["label"] > ASKED).sum()) for batch in micro_batches))
     for k, batch in enumerate(micro_batches):
         with ranks.sync(model, last=k == len(micro_batches) - 1):
             logits, losses, batch = forward(model, batch, config, ranks.device)
             # one mean over the targets of all micro-batches and ranks: robot and web have the same loss.
             # (the ranks' gradients are averaged, hence the factor)
-            (losses.sum() * ranks.world / n_answer).backward()
+            (losses.sum() * ranks.world / n_target).backward()
     norm = gather(torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip)).item()
     if not math.isfinite(norm):
         raise FloatingPointError(f"the gradient became {norm}; lower lr_muon and lr_adam, "
@@ -764,8 +767,9 @@ def can_compile(device) -> bool:
 
 class Muon(torch.optim.Optimizer):
     """
-    Steps along the momentum of each matrix, made orthogonal: it learns in all directions alike. Matrices of
-    one shape are worked on together. Sharded ones keep their momentum sharded; what it points to is gathered.
+    Steps along the momentum of each matrix, made orthogonal: it learns in all directions alike. These are
+    the steps of torch.optim.Muon, but matrices of one shape are worked on together. Sharded ones keep their
+    momentum sharded; what it points to is gathered.
     """
 
     @torch.no_grad()

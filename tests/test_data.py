@@ -347,7 +347,7 @@ def test_an_answer_of_several_actions_goes_on_to_the_end_of_its_episode(actions)
         assert three.answers[i].tolist() == [token for j in range(i, i + 3) for token in one.answers[min(j, end)].tolist()]
     _, (action, *_) = three.sample(np.random.default_rng(0), 1)
     assert [(what, len(ids)) for what, ids in action][2] == (data.ACTION, 6)
-    with pytest.raises(ValueError, match="and its action take .* tokens; raise text_len = 20"):
+    with pytest.raises(ValueError, match="and action take .* tokens; raise text_len = 20"):
         data.RobotData(log, data.Robot(actions, 3), 20, 16)
 
 

@@ -326,5 +326,5 @@ def test_ctrl_c_ends_the_table_in_one_line(monkeypatch):
         raise KeyboardInterrupt
     monkeypatch.setattr(evaluation, "report", stopped)
     monkeypatch.setattr(sys, "argv", ["eval.py"])
-    with pytest.raises(SystemExit, match="stopped; nothing was written"):
+    with pytest.raises(SystemExit, match="stopped; results.json was not written"):
         evaluation.main()

@@ -35,7 +35,7 @@ def paste(tiles, columns):
 
 def film(policy, lines, folder, n=8, size=160):
     """rollouts.gif and rollouts.png: n trials, the lines in turn, with instruction and outcome"""
-    import eval as evaluation                                   # it has opened this file
+    import eval as evaluation                                   # it opens this file
     lines = [lines[i % len(lines)] for i in range(n)]
     envs, frames, results = [line.make() for line in lines], [[] for _ in lines], []
     for i, (line, env) in enumerate(zip(lines, envs)):      # one after the other: they may share a simulator

@@ -29,6 +29,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 
 from tokenizer import prompt, wish
@@ -340,6 +341,8 @@ def main(argv=None):
     args = parser.parse_args(argv)
     drawn = functools.lru_cache(16)(draw.background)    # a large empty table takes 25 ms, all else 5
     draw.background = lambda *view: drawn(*view).copy()
+    # each request has a thread of its own; with a team of threads in each, a step takes twice as long
+    torch.set_num_threads(1)
     try:
         with Server(args.checkpoint, args.port, args.device) as server:
             url = f"http://127.0.0.1:{server.server_port}"

@@ -5,7 +5,8 @@ A sample is one picture and a few questions with answers, from a robot or from t
 lists of it: the tokens, the number of the question that each belongs to, and what each token is: asked (no
 loss), said (loss), one of the numbers of an action (loss), or given: a thought without loss (RobotData.swap).
 
-A robot sample. The action says: go on, 4 cm away, 4 cm to the left, 8 cm down, no turn, gripper open.
+A robot sample. The action says: go on, 4 cm away, 4 cm to the left, 8 cm down, no turn, gripper open. In the
+rows label a dot is asked, s said, a action, g given.
 
     picture   64 x 64 x 3, which become 16 picture tokens in the model
     tokens    Q: what action should the robot take to pick apple ? A: | 0 192 192 0 128 128 128 255 <eos>
@@ -16,7 +17,7 @@ With a thought (section 4.4), words come before the action, and " Action:" ends 
 
     tokens    Instruction: I am thirsty. | Plan: pick red can. Action: | 0 192 192 0 128 128 128 255 <eos>
     label     .            . .  .      . | s     s    s   s  s s       | a a   a   a a   a   a   a   s
-    given     .            . .  .      . | g     g    g   g  g g       | a a   a   a a   a   a   a   s
+    swapped   .            . .  .      . | g     g    g   g  g g       | a a   a   a a   a   a   a   s
 
 A web sample. There is no robot; several questions share the picture, and each sees the picture and itself
 only.
@@ -56,7 +57,8 @@ GIVEN, ASKED, SAID, ACTION = -1, 0, 1, 2
 FORMATS = {"robot": {"world": "world.record:Demonstrations", "folder": "formats.folder:Folder",
                      "rlds": "formats.rlds:RLDS", "lerobot": "formats.lerobot:LeRobot"},
            "web": {"world": "world.record:WebPictures", "vqa": "formats.folder:VQA"}}
-# what a table of a preset may say in any format; what else it may say, its class declares (Log.options)
+# keys of a table [[robot]] or [[web]] in any format; Log.options has those of one format. weight: its share
+# among the tables of its side; hold_out, chunk: see RobotData; augment: see jitter(); until: see Mix
 COMMON = {"robot": {"name": "", "weight": 1.0, "hold_out": 21, "augment": False, "n_bins": 256, "chunk": 1},
           "web": {"name": "", "weight": 1.0, "until": 0}}
 
@@ -86,9 +88,9 @@ class Log:
     last_action_counts: terminate = 1 stands beside the last action, which was carried out, since the log has
     no terminate of its own. Else, as in the paper, nothing is carried out in the step that says terminate.
 
-    options: what its table in a preset may say: key -> default, or a type where the key must be given. The
-    default's type is the key's type; a list holds texts, and one text will do for a list of one; a dict
-    counts by name, or, where it is empty by default, its class checks it. fingerprint changes when
+    options: the keys of its table in a preset, key -> default value, or key -> type where it must be given. A
+    value has the type of its default. A list holds strings; a single string becomes a list of one. A dict
+    maps names to whole numbers, unless its default is {}: then check() looks at it. fingerprint changes when
     what the log gives changes.
 
     Two class methods are optional, and eval.report() calls them. lines(settings, size) lists environments, as
@@ -232,25 +234,26 @@ def make_robots(config, logs: dict, tokenizer: Tokenizer, known: dict) -> dict:
         actions = ActionTokenizer(tokenizer, *log.bounds, config.scheme, log.names, settings["n_bins"],
                                   log.categories)
         new = Robot(actions, settings["chunk"], tuple(log.cameras), log.last_action_counts)
-        old, other = robots.setdefault(name, new), "give the log another name (name = ...)"
+        if name not in robots:
+            robots[name] = new
+            continue
+        old, other = robots[name], "give the log another name (name = ...)"
         for key in ("names", "n_bins", "chunk", "cameras", "last_action_counts"):
             now, before = (getattr(r if hasattr(r, key) else r.actions, key) for r in (new, old))
             if now != before:
                 raise ValueError(f"robot {name!r}: {key} = {now}, and {before} in the checkpoint; {other}")
-        if old is new:
-            continue
         numbers, bounds = np.asarray(log.actions)[:100_000], old.actions
         wild = (numbers < bounds.low) | (numbers > bounds.high)
         for d, values in enumerate(map(bounds.categories.get, bounds.names)):
             wild[:, d] |= False if values is None else ~np.isin(numbers[:, d], values)
-        if wild.mean() > .05:
+        if wild.mean() > .05:         # bounds that are percentiles leave 2 % outside anyway
             raise ValueError(f"robot {name!r}: {wild.mean():.0%} of the log's numbers are outside the "
                              f"checkpoint's bounds; it is another robot: {other}")
     return robots
 
 
 def most_cameras(robots: dict) -> int:
-    """how many pictures the model sees at once; a source that has fewer shows its last one again"""
+    """how many pictures of each step the model sees; a source that has fewer shows its last one again"""
     return max((len(robot.cameras) for robot in robots.values()), default=1)
 
 
@@ -285,8 +288,8 @@ def jitter(pictures, size, rng):
 
 def held_out_episodes(log: Log, hold_out: int) -> np.ndarray:
     """
-    Which episodes are not trained on: one in hold_out, drawn by chance, but alike of every task, and one of
-    each task is always trained on. hold_out = 0, or a log of one episode: none.
+    Which episodes are not trained on: one in hold_out, drawn at random, but evenly over the tasks, of each of
+    which at least one is trained on. hold_out = 0, or a log of one episode: none.
 
     Example: 3 tasks of 10 episodes each, hold_out = 10 -> 3 episodes, one of each task
     """
@@ -310,18 +313,18 @@ class RobotData:
     they fit. sample(rng) -> pictures (S, S, 3), or (frames * cameras, S, S, 3), the oldest step first; list
     of questions.
 
-    The answer holds `chunk` actions: of this step and of those after it. Behind the end of an episode its
-    last action stands again.
+    The answer holds `chunk` actions: of this step and of those after it. Past the end of an episode its last
+    action is repeated.
 
-    The episodes of held_out_episodes() are not trained on; held_out = True has those.
+    RobotData takes the episodes to train on, or, with held_out = True, those of held_out_episodes().
 
     thought_len: most tokens of a thought. With 0 the model acts at once, as the paper's plain RT-2; else
     " Action:" stands between thought and action, even if the thought is empty, so that decoding knows when
     the action begins.
 
     swap: with this chance a sample has the prompt of another step, and its thought is GIVEN, without loss. So
-    the action learns to follow the thought alone. Words that the robot never heard can change the thought,
-    and not the action behind it.
+    the action learns to follow the thought alone: words that the robot never heard may mislead the thought,
+    but not the action that follows from it.
     """
 
     def __init__(self, log: Log, robot: Robot, text_len=64, size=64, frames=1, cameras=1, hold_out=21,
@@ -329,16 +332,15 @@ class RobotData:
         self.log, self.robot, self.tokenizer = log, robot, robot.actions.tokenizer
         self.text_len, self.size, self.frames, self.cameras = text_len, size, frames, cameras
         self.augment, self.thought_len, self.swap = augment, thought_len, swap
-        kept = np.isin(log.episode, held_out_episodes(log, hold_out))
-        self.index = np.flatnonzero(kept if held_out else ~kept)
+        is_held_out = np.isin(log.episode, held_out_episodes(log, hold_out))
+        self.index = np.flatnonzero(is_held_out == held_out)            # the steps of the log that it takes
         if not len(self.index):
             raise ValueError(f"no episode is {'held out' if held_out else 'left to train on'} "
                              f"(hold_out = {hold_out}); record more, or set another hold_out in its table")
-        # the last step of each one's episode, then the steps of each answer: (N,), (n, chunk)
-        ends = np.flatnonzero(np.diff(log.episode, append=-1))
-        last = np.repeat(ends, np.diff(ends, prepend=-1))[self.index, None]
-        steps = np.minimum(self.index[:, None] + np.arange(robot.chunk), last)
-        # the log may be larger than memory
+        ends = np.flatnonzero(np.diff(log.episode, append=-1))          # the last step of each episode
+        last = np.repeat(ends, np.diff(ends, prepend=-1))[self.index, None]     # (n, 1) that of each step
+        steps = np.minimum(self.index[:, None] + np.arange(robot.chunk), last)  # (n, chunk) of each answer
+        # piece by piece, since the log may be larger than memory
         parts = np.array_split(steps, 1 + len(steps) // 100_000)
         self.answers = np.concatenate([robot.actions.encode(log.actions[i], quiet=True).astype(np.int32)
                                        .reshape(len(i), -1) for i in parts])                # (n, chunk * D)
@@ -346,19 +348,20 @@ class RobotData:
 
     def check_words(self):
         """
-        Before the first step: does every instruction fit (of the first 200,000 steps), and are there words in
-        one whose tokens now mean bins?
+        Before training, on the first 200,000 steps: ValueError if prompt, thought and action do not fit, and
+        a warning if words of an instruction have tokens that now mean bins.
         """
         actions, lost = self.robot.actions, set()
-        bins, n = set(actions.ids.tolist()), self.answers.shape[1]
+        bins, n_action = set(actions.ids.tolist()), self.answers.shape[1]
         encode, rng = functools.lru_cache(100_000)(self.tokenizer.encode), np.random.default_rng(0)
-        asked = told = 0                                    # the longest prompt and thought so far
+        n_prompt = n_thought = 0
         for i in self.index[:200_000]:
             prompt, thought = self.log.request(int(i), rng)
             ids, said = encode(prompt), encode(thought)
-            # with swap any prompt may stand before any thought
-            asked, told = (max(asked, len(ids)), max(told, len(said))) if self.swap else (len(ids), len(said))
-            needed = asked + (told + 1 if self.thought_len else 0) + n + 1
+            # with swap any prompt may stand before any thought, so the longest of both have to fit
+            n_prompt = max(len(ids), n_prompt if self.swap else 0)
+            n_thought = max(len(said), n_thought if self.swap else 0)
+            needed = n_prompt + (n_thought + 1 if self.thought_len else 0) + n_action + 1  # " Action:", <eos>
             if needed > self.text_len:
                 what = "the longest prompt, thought" if self.swap else f"{prompt!r}"
                 raise ValueError(f"{what} and action take {needed} tokens; "
@@ -541,12 +544,14 @@ def make_mix(config, logs: dict, robots: dict, tokenizer: Tokenizer):
                 for name, (log, settings) in logs["robot"].items()
                 if not held_out or len(held_out_episodes(log, settings["hold_out"]))]
     webs = [(WebData(log, tokenizer, **shape), settings) for log, settings in logs["web"].values()]
-    # the weights of init_from know words at one place already, so they may move from the first step
+    # the weights of init_from have learnt words at fixed positions already, so words may move at once
     mix = Mix(robot_data(False), webs, config.batch_size, config.robot_fraction, config.text_len,
-              config.n_pretrain, config.seed, config.micro_batches, config.shift,
-              0 if config.init_from else SHIFT_FROM)
+              n_pretrain=config.n_pretrain, seed=config.seed, n_micro=config.micro_batches,
+              shift=config.shift, shift_from=0 if config.init_from else SHIFT_FROM)
     held_out = robot_data(True)
-    return mix, Mix(held_out, [], 128, 1.0, config.text_len) if held_out else None
+    if not held_out:
+        return mix, None
+    return mix, Mix(held_out, [], batch_size=128, robot_fraction=1.0, text_len=config.text_len)
 
 
 # --------------------------------------------------------------------------------------------------------
@@ -560,7 +565,7 @@ def helper(_=None):
 
 
 def in_processes(function, jobs):
-    """function(job) for every job, in order, as they come; in as many processes as there are cores"""
+    """yields function(job) for every job, in the jobs' order; as many processes as there are cores"""
     jobs = list(jobs)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     if min(len(jobs), cores) < 2:

@@ -39,10 +39,10 @@ TRIAL_SEED = 1_000_000                                      # scenes that no tra
 class Policy:
     """
     A trained model as a controller. Actions are drawn from the model's distribution, sharpened by temperature
-    (the paper does not say how it decodes): a policy that always takes the likeliest action, and finds that
-    it changes nothing, would do so for ever.
+    (the paper does not say how it decodes): a policy that always takes the likeliest action gets stuck
+    where that action changes nothing.
 
-    robot: whose numbers the actions are, by its name under [[robot]], where a model has learnt several.
+    robot: the name of its table [[robot]]; needed if the model has learnt to act for several robots.
     execute: how many actions of an answer are carried out before the policy looks again (0: all of them),
     for a robot whose answers hold several (chunk). seed: of the draws of all episodes.
     """
@@ -98,7 +98,8 @@ class Policy:
     def carried_out(self, answer):
         """
         The actions of an answer (chunk, D) that are carried out before the next look. With terminate = 1
-        nothing is carried out, as in the paper. Where a log's last action counts, it comes before that.
+        nothing is carried out, as in the paper. If the log carried that action out (last_action_counts),
+        it comes first, with terminate = 0.
 
         Example: one number, execute = 2, last_action_counts: [[0, .1], [1, .2], [1, .2]]
             -> [[0, .1], [0, .2], [1, .2]]
@@ -125,7 +126,8 @@ class Policy:
         words = torch.ones(tok.n_vocab, dtype=torch.bool, device=self.device)
         begin, end = torch.zeros_like(words), torch.zeros_like(words)
         words[tok.eos], begin[tok.begin_action], end[tok.eos] = False, True, True
-        # what may come next, rows of n_vocab bools: bins of slot 0 .. n-1, the end, and for slot -1 a thought
+        # what may come next, a row of n_vocab bools for each slot. 0 .. n-1: its bins; then, `most`
+        # times, <eos>, for who is done while others of the batch still think; -1, the last: a thought's words
         rules = torch.stack((*self.slots, *[end] * most, words))
 
         def allowed(tokens):
@@ -168,7 +170,7 @@ class Policy:
 class Episode:
     """
     What a policy keeps in mind of one episode: its draws, the actions that are still to be carried out, and,
-    with frames = 2, what it saw the step before (RT-2 has no other memory).
+    with frames > 1, what it saw in the steps before (RT-2 has no other memory).
     """
 
     def __init__(self, policy, seed):
@@ -222,7 +224,7 @@ class Line(NamedTuple):
 
     The last info may say "outcome", a failure type in two or three words, and "counts", yes or no by name,
     which the table's rows add up. at_once: how many environments are stepped together; 1 where make() gives
-    one shared simulator.
+    one shared simulator. group, table: where study/ counts the line. prompt: instruction -> prompt.
 
     Example: Line("open the drawer", lambda: DrawerEnv(camera="front"))
     """
@@ -334,8 +336,9 @@ def wilson(k, n, z=1.96):
 
 def agrees(said, answer, tolerance=2):
     """
-    Numbers may be off by tolerance; everything else must be said exactly.
-    Example: agrees(" 12 21", " 12 20") -> True; agrees(" apple", " orange") -> False
+    Is an answer right? The numbers of a place, two or more, may each be off by tolerance; anything else, a
+    single number included, must be said exactly.
+    Example: agrees(" 12 21", " 12 20") -> True; agrees(" 13", " 12") -> False
     """
     a, b = said.split(), answer.split()
     if len(a) == len(b) > 1 and all(w.isdecimal() for w in a + b):

@@ -115,7 +115,7 @@ class Attention(nn.Module):
         self.n_head = n_head
         self.c_attn = nn.Linear(n_embd, 3 * n_embd)
         self.c_proj = nn.Linear(n_embd, n_embd)
-        self.watch = None           # a list is given who looked where, (B, H, T, T'), at each pass
+        self.watch = None           # set it to a list: each pass appends who looked where, (B, H, T, T')
 
     def forward(self, x, bias=None, cache=None):
         B, T, C = x.shape
@@ -152,8 +152,9 @@ class Block(nn.Module):
         self.recompute = False
 
     def forward(self, x, bias=None, cache=None):
-        # recompute (set it to train in less memory): keep only what passes between blocks, and compute the
-        # inside of each again on the way back. A third more work, a fraction of the memory, the same numbers.
+        # recompute is activation checkpointing: keep only what passes between blocks, and compute what is
+        # inside again on the way back. A third more work, a fraction of the memory, the same numbers.
+        # preserve_rng_state: there is no dropout, so there is no random state to keep.
         if self.recompute and self.training:
             return checkpoint(self._forward, x, bias, use_reentrant=False, preserve_rng_state=False)
         return self._forward(x, bias, cache)
@@ -214,7 +215,7 @@ class VLA(nn.Module):
         self.blocks = nn.ModuleList(Block(config.n_embd, config.n_head, config.gelu)
                                     for _ in range(config.n_layer))
         self.ln_f = nn.LayerNorm(config.n_embd)
-        self.watch = None           # a list is given (logits, masked, choice) of each new token
+        self.watch = None           # set it to a list: each new token appends (logits, masked logits, choice)
         self.apply(self._init)
         for name, p in self.named_parameters():  # keep the residual stream's size at any depth, as GPT-2 does
             if name.endswith("c_proj.weight"):
@@ -229,7 +230,7 @@ class VLA(nn.Module):
             nn.init.zeros_(module.bias)
 
     @torch.no_grad()
-    def add_sinusoids(self, ids, size=0.06):
+    def add_sinusoids(self, ids):
         """
         Add sinusoids to the embeddings of the number tokens ids (n,), which mean 0, 1, 2, ..., so that
         neighbouring numbers start out similar: what is learnt of " 20" is half known of " 21". A pretrained
@@ -239,7 +240,8 @@ class VLA(nn.Module):
         frequency = math.pi * torch.logspace(-2.4, -0.3, C // 2)
         angle = torch.arange(len(ids))[:, None] * frequency                                 # (n, C / 2)
         waves = torch.cat((angle.sin(), angle.cos()), 1)                                    # (n, C)
-        self.wte.weight[torch.as_tensor(ids)] += size * waves.to(self.wte.weight.device)
+        # 0.06: about twice as large as a new embedding, whose numbers have a standard deviation of 0.02
+        self.wte.weight[torch.as_tensor(ids)] += 0.06 * waves.to(self.wte.weight.device)
 
     # -- pictures and words become one sequence ------------------------------------------------------------
 
@@ -256,10 +258,9 @@ class VLA(nn.Module):
                              f"{images.dtype} {tuple(images.shape)}; resize them, or set image_size, frames "
                              "and camera")
         x = self.vit(several.flatten(0, 1))                                                 # (B*n, G*G, C)
-        B, N, C = x.shape
-        G = math.isqrt(N)
-        x = x.view(B, G // 2, 2, G // 2, 2, C).permute(0, 1, 3, 2, 4, 5)  # (B*n, G/2, G/2, 2, 2, C)
-        x = self.projector(x.reshape(len(images), n * N // 4, 4 * C))  # (B, n_image, n_embd)
+        G, C = S // self.config.patch_size, x.size(2)                                       # G patches a side
+        x = x.view(-1, G // 2, 2, G // 2, 2, C).permute(0, 1, 3, 2, 4, 5)       # (B*n, G/2, G/2, 2, 2, C)
+        x = self.projector(x.reshape(len(images), self.config.n_image, 4 * C))          # (B, n_image, n_embd)
         return x + self.wpe.weight[:self.config.n_image]
 
     def embed(self, images, tokens, segment, answer, shift=None):
@@ -268,7 +269,8 @@ class VLA(nn.Module):
         if T > self.config.max_text:
             raise ValueError(f"{T} tokens of text do not fit max_text = {self.config.max_text}")
         # every question counts its positions from its own first token, as if alone behind the picture:
-        # how many tokens before this one are of the same question?
+        # how many tokens before this one are of the same question? (Padding stays at 0, so that no shift
+        # moves it past the end of wpe.)
         same = segment[:, :, None] == segment[:, None, :]                                   # (B, T, T)
         position = same.tril(-1).sum(2).masked_fill(segment < 0, 0)                         # (B, T)
         if shift is not None:
@@ -315,11 +317,11 @@ class VLA(nn.Module):
                  uniform=None):
         """
         images as in encode_images; prompts: B lists of token ids. allowed: a function that takes the new
-        tokens so far (B, t) and returns which may come next, (B, n_vocab) bool; None = all. temperature 0
-        takes the likeliest token, else tokens are drawn: uniform (B, n_new), random numbers below 1,
-        decides each, so that no row's draws depend on the rows beside it. It stops early when every row has
-        said eos. Returns (B, n_new) int64, eos after the end. With cache=False every step reads the whole
-        sequence again: slower, the same tokens.
+        tokens so far (B, t) and returns which may come next, (B, n_vocab) bool; None = all. With
+        temperature 0 the likeliest token is taken. Otherwise tokens are drawn: uniform (B, n_new), numbers
+        from 0 to below 1, decides each, so that no row's draws depend on the rows beside it. It stops early
+        when every row has said eos. Returns (B, n_new) int64, eos after the end. With cache=False every step
+        reads the whole sequence again: slower, the same tokens.
 
         Prompts of different length are padded on the right, and nobody sees the padding:
             [ picture(s) ][ prompt ... (padding) ][ answer ... ]
@@ -343,7 +345,8 @@ class VLA(nn.Module):
 
         done = torch.zeros(B, dtype=torch.bool, device=device)
         for t in range(n_new):
-            end, begin = P + t, 0 if t == 0 or not cache else P + t - 1     # text in [begin, end) is read now
+            begin = 0 if t == 0 or not cache else P + t - 1                 # text in [begin, end) is read now
+            end = P + t
             x = self.wte(tokens[:, begin:end]) + place[:, begin:end]
             if begin == 0:
                 x = torch.cat((picture, x), dim=1)

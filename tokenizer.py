@@ -10,7 +10,8 @@ move" are the same question, with the same softmax and the same loss. This file 
     prompt, wish, plan  the sentences of the paper around them
 
 An action has eight numbers. Each is cut into 256 uniform bins between its bounds, and the number of the bin
-is written as a token. Going back, a bin means its centre. terminate has two values and so two bins:
+is written as a token. Going back, a bin means its centre. terminate chooses between 0 and 1, and its
+two bins mean exactly these values:
 
     number       low     high    value   bin   token            means again
     terminate    0       1       0       0     256  = " 0"       0
@@ -59,8 +60,8 @@ PATTERN = (r" ?[QA]:| Action:"                                # the frame of a p
 GPT2_PATTERN = r" Action:|'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 KINDS = {"own": (PATTERN, "<eos>"), "gpt2": (GPT2_PATTERN, "<|endoftext|>")}      # pattern, how eos is shown
 
-# A vocabulary that is trained here begins with these, so that the token of " i" is 256 + i. Behind them stand
-# the words that BPE merges from the corpus, the most frequent first. The last id is <eos>, which no text
+# A vocabulary that is trained here begins with these, so that the token of " 41" is 256 + 41. After them
+# come the words that BPE merges from the corpus, the most frequent first. The last id is <eos>, which no text
 # encodes to.
 BYTES = [bytes([i]) for i in range(256)]                      # no text is ever unknown
 INTEGERS = [b" %d" % i for i in range(1000)]
@@ -123,7 +124,7 @@ class Tokenizer:
 
     def __init__(self, tokens: list[bytes], least_used: list[int], kind: str = "own", eos: int | None = None):
         self.tokens, self.least_used, self.kind = tokens, least_used, kind
-        self.eos = len(tokens) if eos is None else eos        # GPT-2 has its own in the middle
+        self.eos = len(tokens) if eos is None else eos        # GPT-2's is 50256, and " Action:" follows it
         self.n_vocab = len(tokens) + 1
         ranks = {t: i if i < self.eos else i + 1 for i, t in enumerate(tokens)}
         self.integers = [ranks[t] for t in takewhile(ranks.__contains__, INTEGERS)]
@@ -201,12 +202,11 @@ class Tokenizer:
 class ActionTokenizer:
     """
     Actions <-> token ids, section 3.2. low and high are the bounds of each number, in the units of the
-    action (here metres, radians, 0 .. 1); they are saved with it. names says what the numbers are, in
-    order.
+    action (here metres, radians, 0 .. 1). names says what the numbers are, in order.
 
-    A number that chooses (0 = left, 1 = right, 2 = forward) is not a ruler: categories says which values it
-    has, rising, by its name. Each value is a bin, and comes back exactly. A number named "terminate" always
-    has the values 0 (go on) and 1 (stop).
+    A number that chooses (0 = left, 1 = right, 2 = forward) means nothing between its values. categories maps
+    its name to these values, in rising order; each gets a bin, and comes back exactly. A number named
+    "terminate" always has the values 0 (go on) and 1 (stop).
 
     D = len(names), and any D works. ids (n_bins,): the token of each bin. bins_of (D,): how many bins each
     number has. allowed (D, n_vocab) bool: what may be sampled in each slot. ValueError if the bounds, the
@@ -237,8 +237,10 @@ class ActionTokenizer:
         if not 2 <= n_bins <= len(tokens):
             raise ValueError(f"n_bins is {n_bins}; scheme {scheme!r} has tokens for 2 to {len(tokens)}")
         for name, values in self.categories.items():
-            d = self.names.index(name) if name in self.names else None
-            if d is None or not 2 <= len(values) <= n_bins or values != sorted(set(values)) \
+            if name not in self.names:
+                raise ValueError(f"categories has {name!r}; the numbers are {', '.join(self.names)}")
+            d = self.names.index(name)
+            if not 2 <= len(values) <= n_bins or values != sorted(set(values)) \
                     or (values[0], values[-1]) != (self.low[d], self.high[d]):
                 shown = ", ".join(f"{value:g}" for value in values[:5]) + ", ..." * (len(values) > 5)
                 raise ValueError(f"{name} has {len(values)} categories ({shown}); they must be 2 to n_bins = "
@@ -324,7 +326,7 @@ class ActionTokenizer:
 
 def tidy(instruction: str) -> str:
     """
-    One spelling of an instruction, the same in training and at the door: single spaces, no punctuation at the
+    One spelling of an instruction, the same in logs and from a user: single spaces, no punctuation at the
     end, lower case. A word of one letter keeps its case: "the X" is not "the x". ValueError if there is no
     instruction.
 

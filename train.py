@@ -162,10 +162,10 @@ FREE = ("steps", "trials", "lr_muon", "lr_adam", "device", "dtype", "compile", "
 # one step
 
 def make_optimizers(model, config: Config) -> dict:
-    """Muon for the matrices inside the blocks, AdamW for embeddings, norms, biases and the ways in"""
-    inner = [p for name, p in model.named_parameters() if ".blocks." in f".{name}" and p.ndim == 2]
-    ids = {id(p) for p in inner}
-    outer = [p for p in model.parameters() if id(p) not in ids]
+    """Muon for the matrices inside the blocks, AdamW for all else: embeddings, norms, biases, projections"""
+    inner, outer = [], []
+    for name, p in model.named_parameters():
+        (inner if ".blocks." in f".{name}" and p.ndim == 2 else outer).append(p)
     muon = Muon(inner, dict(lr=config.lr_muon, weight_decay=config.weight_decay, momentum=0.95))
     adam = torch.optim.AdamW([{"params": [p for p in outer if p.ndim > 1],
                                "weight_decay": config.weight_decay},
@@ -244,7 +244,7 @@ def train(config: Config, resume=False, other_data=False) -> Path:
         state, logs, fingerprints, tokenizer, robots, model = set_up(config, ranks, resume, other_data)
         mix, held_out = data.make_mix(config, logs, robots, tokenizer)
         model.to(ranks.device)
-        flops = model.flops(config.text_len, config.text_len // 4)
+        flops = model.flops(config.text_len, config.text_len // 4)      # about a quarter of the text has loss
         if ranks.first:
             print(f"{ranks.device} x {ranks.world}: {model.n_weights() / 1e6:.2f} M weights, "
                   f"{flops / 1e6:.0f} MFLOP a sample, {config.n_pretrain} steps of web, "
@@ -256,11 +256,11 @@ def train(config: Config, resume=False, other_data=False) -> Path:
                 optimizers[name].load_state_dict(shard(state["optimizers"][name], optimizers[name]))
         del state                                               # a second copy of the weights
 
-        def checkpoint(name, step):
+        def checkpoint(file, step):
             weights = gather(model.state_dict())                # all ranks take part, the first one writes
-            memory = {k: gather(o.state_dict()) for k, o in optimizers.items()}
+            states = {name: gather(o.state_dict()) for name, o in optimizers.items()}
             if ranks.first:
-                save(out / name, model=weights, optimizers=memory, step=step, config=asdict(config),
+                save(out / file, model=weights, optimizers=states, step=step, config=asdict(config),
                      model_config=asdict(model.config), tokenizer=tokenizer.state(),
                      robots={name: robot.state() for name, robot in robots.items()}, data=fingerprints)
 
@@ -272,9 +272,9 @@ def train(config: Config, resume=False, other_data=False) -> Path:
                 scale = lr_scale(step, total, config)
                 norm, *results = train_step(wrapped, micro_batches, optimizers, scale, config, ranks)
                 done = step + 1
-                if progress.is_due(done):
+                if progress.advance(done):
                     found = metrics(*results, {name: robots[name].actions for name in mix.names})
-                    # the robot's numbers are of episodes not trained on
+                    # what is logged about the robot comes from held-out episodes, if there are any
                     if step >= config.n_pretrain and held_out:
                         with torch.no_grad():
                             found.update(metrics(*forward(wrapped, held_out[step, 0], config, ranks.device),
@@ -315,7 +315,10 @@ def make_batches(mix, config: Config, ranks, steps):
 
 
 def set_up(config: Config, ranks, resume: bool, other_data: bool):
-    """Logs, words and model: of a checkpoint, of published weights, or new."""
+    """
+    Logs, words and model: of a checkpoint, of published weights, or new. Returns the checkpoint's state (None
+    without one), the logs, their fingerprints, the tokenizer, the robots by name, and the model.
+    """
     path = Path(config.out_dir) / "checkpoint.pt" if resume else config.init_from
     state = load(path) if path else None
     for name in SHAPE if state else ():
@@ -326,8 +329,8 @@ def set_up(config: Config, ranks, resume: bool, other_data: bool):
     fingerprints = {f"{side} {name}": log.fingerprint
                     for side in logs for name, (log, _) in logs[side].items()}
     if resume and not other_data and state["data"] != fingerprints:
-        raise ValueError(f"the logs are not those that {path} was trained on: {fingerprints}, "
-                         f"then {state['data']}; bring them back as they were, or give --other_data")
+        raise ValueError(f"the logs are not those that {path} was trained on: they were {state['data']} and "
+                         f"are {fingerprints}; bring them back as they were, or give --other_data")
     if state:
         tokenizer, known, model = rebuild(path, state)
         robots = data.make_robots(config, logs, tokenizer, known)
@@ -351,6 +354,45 @@ def set_up(config: Config, ranks, resume: bool, other_data: bool):
     if config.pretrained:
         weights.load(model, config.pretrained)
     return None, logs, fingerprints, tokenizer, robots, model
+
+
+# --------------------------------------------------------------------------------------------------------
+# the optimizer of the blocks' matrices
+
+class Muon(torch.optim.Optimizer):
+    """
+    Moves each matrix along its momentum, made orthogonal, so that it learns in all directions alike. The
+    steps are those of torch.optim.Muon, bit for bit, but matrices of one shape are computed together. With
+    fsdp the momentum stays sharded; only the update is gathered, made orthogonal, and sharded again.
+    """
+
+    @torch.no_grad()
+    def step(self):
+        group, = self.param_groups
+        for shape in dict.fromkeys(p.shape for p in group["params"]):
+            weights, updates = [p for p in group["params"] if p.shape == shape], []
+            for p in weights:
+                momentum = self.state[p].setdefault("momentum_buffer", torch.zeros_like(p))
+                momentum.lerp_(p.grad, 1 - group["momentum"])
+                update = p.grad.lerp(momentum, group["momentum"])               # Nesterov's
+                updates.append(update.full_tensor() if isinstance(p, DTensor) else update)
+            for p, update in zip(weights, orthogonal(torch.stack(updates))):
+                if isinstance(p, DTensor):
+                    update = distribute_tensor(update, p.device_mesh, p.placements, src_data_rank=None)
+                # the factor makes it as long as a step of AdamW
+                p.mul_(1 - group["lr"] * group["weight_decay"]).add_(
+                    update, alpha=-.2 * group["lr"] * max(shape) ** .5)
+
+
+def orthogonal(x):
+    """matrices (n, A, B) -> the same with all singular values near 1, by five Newton-Schulz steps"""
+    if x.size(1) > x.size(2):
+        return orthogonal(x.mT).mT
+    x = torch.nn.functional.normalize(x.bfloat16(), dim=(1, 2), eps=1e-7)
+    for _ in range(5):                  # x becomes 3.4445 x - 4.775 x x' x + 2.0315 x x' x x' x
+        s = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(s, s, s, beta=-4.775, alpha=2.0315), x, beta=3.4445)
+    return x
 
 
 # --------------------------------------------------------------------------------------------------------
@@ -406,13 +448,14 @@ class Progress:
         self.file.close()
 
     def waiting(self, function):
-        """function(), and the time that it took is time without learning"""
-        asked = time.monotonic()
+        """calls function(), and counts its time as waiting for data"""
+        before = time.monotonic()
         result = function()
-        self.waited += time.monotonic() - asked
+        self.waited += time.monotonic() - before
         return result
 
-    def is_due(self, done: int) -> bool:
+    def advance(self, done: int) -> bool:
+        """one step more on the bar; True if it is time for a line of the log"""
         self.bar.update()
         return done % self.config.log_every == 0 or done == self.total
 
@@ -537,18 +580,18 @@ def save(path, **state):
         temporary.unlink(missing_ok=True)
 
 
-def load(path, device="cpu") -> dict:
+def load(path) -> dict:
     """
     what save() wrote; ValueError if it is not there, not of this project, of another version, or damaged
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            # torch packs nothing, so what claims to unpack to more than the file has is a bomb
+            # torch does not compress, so a file that unpacks to more than its own size is a zip bomb
             if sum(entry.file_size for entry in archive.infolist()) > os.path.getsize(path):
                 raise ValueError("it claims more than it holds")
-            # torch writes a checksum of every tensor, but does not look at it again
+            # torch writes a checksum of every tensor, but never checks it
             broken = archive.testzip()
-        state = torch.load(path, map_location=device, weights_only=True) if not broken else None
+        state = torch.load(path, map_location="cpu", weights_only=True) if not broken else None
     except FileNotFoundError:
         raise ValueError(f"no checkpoint {path}; train first (python train.py), "
                          "or name another file") from None
@@ -580,19 +623,19 @@ def rebuild(path, state):
     with damaged(path):
         tokenizer = Tokenizer.from_state(state["tokenizer"])
         robots = {name: data.Robot.from_state(saved, tokenizer) for name, saved in state["robots"].items()}
-        told, weights = ModelConfig(**state["model_config"]), state["model"]
-        if told.n_layer + told.vit_layer > len(weights):
+        shape, weights = ModelConfig(**state["model_config"]), state["model"]
+        if shape.n_layer + shape.vit_layer > len(weights):
             raise ValueError("model_config has more blocks than there are weights")
-        with torch.device("meta"):      # sizes first: a damaged file may claim any, which takes memory
-            sizes = {name: p.shape for name, p in VLA(told).state_dict().items()}
+        with torch.device("meta"):      # no memory yet: a damaged file may claim any size
+            sizes = {name: p.shape for name, p in VLA(shape).state_dict().items()}
         if sizes != {name: p.shape for name, p in weights.items()}:
             raise ValueError("the weights are not of the sizes in model_config")
         config = state["config"]
         same = (config["image_size"], config["frames"] * data.most_cameras(robots), config["text_len"]) == \
-            (told.image_size, told.pictures, told.max_text)
-        if not same or config["thought_len"] not in range(told.max_text):
+            (shape.image_size, shape.pictures, shape.max_text)
+        if not same or config["thought_len"] not in range(shape.max_text):
             raise ValueError("config has other sizes than model_config")
-        model = VLA(told)
+        model = VLA(shape)
         model.load_state_dict(weights)
         if not all(torch.isfinite(p).all() for p in model.parameters()):
             raise ValueError("a weight is not finite")
@@ -700,6 +743,7 @@ class Ranks:
                 raise ValueError("several ranks need GPUs of NVIDIA, or --device cpu; a Mac has one: leave "
                                  "torchrun out")
             dist.init_process_group("cpu:gloo,cuda:nccl" if self.device.type == "cuda" else "gloo")
+            # recording or indexing a log may take hours; the ranks that wait for it do so in this group
             self.patient = dist.new_group(backend="gloo", timeout=timedelta(hours=24))
 
     def in_turn(self, function):
@@ -763,42 +807,6 @@ def can_compile(device) -> bool:
         print(f"torch.compile does not work here ({type(e).__name__}); going on without it")
         return False
     return True
-
-
-class Muon(torch.optim.Optimizer):
-    """
-    Steps along the momentum of each matrix, made orthogonal: it learns in all directions alike. These are
-    the steps of torch.optim.Muon, but matrices of one shape are worked on together. Sharded ones keep their
-    momentum sharded; what it points to is gathered.
-    """
-
-    @torch.no_grad()
-    def step(self):
-        group, = self.param_groups
-        for shape in dict.fromkeys(p.shape for p in group["params"]):
-            weights, aims = [p for p in group["params"] if p.shape == shape], []
-            for p in weights:
-                momentum = self.state[p].setdefault("momentum_buffer", torch.zeros_like(p))
-                momentum.lerp_(p.grad, 1 - group["momentum"])
-                aim = p.grad.lerp(momentum, group["momentum"])
-                aims.append(aim.full_tensor() if isinstance(p, DTensor) else aim)
-            for p, aim in zip(weights, orthogonal(torch.stack(aims))):
-                if isinstance(p, DTensor):
-                    aim = distribute_tensor(aim, p.device_mesh, p.placements, src_data_rank=None)
-                # the factor makes it as long as a step of AdamW
-                p.mul_(1 - group["lr"] * group["weight_decay"]).add_(
-                    aim, alpha=-.2 * group["lr"] * max(shape) ** .5)
-
-
-def orthogonal(x):
-    """matrices (n, A, B) -> all singular values about 1; each of five Newton-Schulz steps lifts small ones"""
-    if x.size(1) > x.size(2):
-        return orthogonal(x.mT).mT
-    x = torch.nn.functional.normalize(x.bfloat16(), dim=(1, 2), eps=1e-7)
-    for _ in range(5):                  # x becomes 3.4445 x - 4.775 x x' x + 2.0315 x x' x x' x
-        s = x @ x.mT
-        x = torch.baddbmm(x, torch.baddbmm(s, s, s, beta=-4.775, alpha=2.0315), x, beta=3.4445)
-    return x
 
 
 def gather(state):

@@ -5,8 +5,8 @@ A sample is one picture and a few questions with answers, from a robot or from t
 lists of it: the tokens, the number of the question that each belongs to, and what each token is: asked (no
 loss), said (loss), one of the numbers of an action (loss), or given: a thought without loss (RobotData.swap).
 
-A robot sample. The action says: go on, 4 cm away, 4 cm to the left, 8 cm down, no turn, gripper open. In the
-rows label a dot is asked, s said, a action, g given.
+A robot sample. The action says: go on, 4 cm away, 4 cm to the left, 8 cm down, no turn, gripper open. In
+the rows label: . asked, s said, a action, g given.
 
     picture   64 x 64 x 3, which become 16 picture tokens in the model
     tokens    Q: what action should the robot take to pick apple ? A: | 0 192 192 0 128 128 128 255 <eos>

@@ -3,10 +3,10 @@ Where samples come from, and how a sample becomes numbers.
 
 A sample is one picture and a few questions with answers, from a robot or from the web. pack() makes aligned
 lists of it: the tokens, the number of the question that each belongs to, and what each token is: asked (no
-loss), said (loss), one of the numbers of an action (loss), or given: a thought without loss (RobotData.swap).
+loss), said (loss), or one of the numbers of an action (loss).
 
 A robot sample. The action says: go on, 4 cm away, 4 cm to the left, 8 cm down, no turn, gripper open. In
-the rows label: . asked, s said, a action, g given.
+the rows label: . asked, s said, a action.
 
     picture   64 x 64 x 3, which become 16 picture tokens in the model
     tokens    Q: what action should the robot take to pick apple ? A: | 0 192 192 0 128 128 128 255 <eos>
@@ -17,7 +17,6 @@ With a thought (section 4.4), words come before the action, and " Action:" ends 
 
     tokens    Instruction: I am thirsty. | Plan: pick red can. Action: | 0 192 192 0 128 128 128 255 <eos>
     label     .            . .  .      . | s     s    s   s  s s       | a a   a   a a   a   a   a   s
-    swapped   .            . .  .      . | g     g    g   g  g g       | a a   a   a a   a   a   a   s
 
 A web sample. There is no robot; several questions share the picture, and each sees the picture and itself
 only.
@@ -49,8 +48,8 @@ from PIL import Image
 
 from tokenizer import ActionTokenizer, Tokenizer
 
-# labels of tokens; what is above ASKED has loss. GIVEN: a thought; SAID: words; ACTION: a number of an action
-GIVEN, ASKED, SAID, ACTION = -1, 0, 1, 2
+# labels of tokens; all but ASKED have loss. SAID: words; ACTION: a number of an action
+ASKED, SAID, ACTION = 0, 1, 2
 
 # format -> the class that reads it, opened by name when a preset asks for it. A format of your own is one
 # more line.
@@ -321,17 +320,13 @@ class RobotData:
     thought_len: most tokens of a thought. With 0 the model acts at once, as the paper's plain RT-2; else
     " Action:" stands between thought and action, even if the thought is empty, so that decoding knows when
     the action begins.
-
-    swap: with this chance a sample has the prompt of another step, and its thought is GIVEN, without loss. So
-    the action learns to follow the thought alone: words that the robot never heard may mislead the thought,
-    but not the action that follows from it.
     """
 
     def __init__(self, log: Log, robot: Robot, text_len=64, size=64, frames=1, cameras=1, hold_out=21,
-                 held_out=False, augment=False, thought_len=0, swap=0.0):
+                 held_out=False, augment=False, thought_len=0):
         self.log, self.robot, self.tokenizer = log, robot, robot.actions.tokenizer
         self.text_len, self.size, self.frames, self.cameras = text_len, size, frames, cameras
-        self.augment, self.thought_len, self.swap = augment, thought_len, swap
+        self.augment, self.thought_len = augment, thought_len
         is_held_out = np.isin(log.episode, held_out_episodes(log, hold_out))
         self.index = np.flatnonzero(is_held_out == held_out)            # the steps of the log that it takes
         if not len(self.index):
@@ -354,17 +349,12 @@ class RobotData:
         actions, lost = self.robot.actions, set()
         bins, n_action = set(actions.ids.tolist()), self.answers.shape[1]
         encode, rng = functools.lru_cache(100_000)(self.tokenizer.encode), np.random.default_rng(0)
-        n_prompt = n_thought = 0
         for i in self.index[:200_000]:
             prompt, thought = self.log.request(int(i), rng)
             ids, said = encode(prompt), encode(thought)
-            # with swap any prompt may stand before any thought, so the longest of both have to fit
-            n_prompt = max(len(ids), n_prompt if self.swap else 0)
-            n_thought = max(len(said), n_thought if self.swap else 0)
-            needed = n_prompt + (n_thought + 1 if self.thought_len else 0) + n_action + 1  # " Action:", <eos>
+            needed = len(ids) + (len(said) + 1 if self.thought_len else 0) + n_action + 1  # " Action:", <eos>
             if needed > self.text_len:
-                what = "the longest prompt, thought" if self.swap else f"{prompt!r}"
-                raise ValueError(f"{what} and action take {needed} tokens; "
+                raise ValueError(f"{prompt!r} and action take {needed} tokens; "
                                  f"raise text_len = {self.text_len}")
             if len(said) > self.thought_len:
                 raise ValueError(f"the thought {thought!r} takes {len(said)} tokens; "
@@ -387,18 +377,12 @@ class RobotData:
         return [picture for j in steps for picture in views(self.log.picture(j), self.cameras)]
 
     def sample(self, rng, n=None):
-        """
-        n: which of its own steps to take; without it a random one. With chance `swap`, if there is a thought,
-        the prompt is that of another of its steps, and the thought is GIVEN.
-        """
+        """n: which of its own steps to take; without it a random one"""
         n = int(rng.integers(len(self.index))) if n is None else n
         i, tok = int(self.index[n]), self.tokenizer
         prompt, thought = self.log.request(i, rng)
         said = [*tok.encode(thought), tok.begin_action] if self.thought_len else []
-        swapped = bool(self.swap and thought) and rng.random() < self.swap
-        if swapped:
-            prompt, _ = self.log.request(int(rng.choice(self.index)), rng)
-        action = [(ASKED, tok.encode(prompt)), (GIVEN if swapped else SAID, said),
+        action = [(ASKED, tok.encode(prompt)), (SAID, said),
                   (ACTION, self.answers[n].tolist()), (SAID, [tok.eos])]
         pictures = self.pictures(i)
         pictures = jitter(pictures, self.size, rng) if self.augment else [fit(p, self.size) for p in pictures]
@@ -539,8 +523,8 @@ def make_mix(config, logs: dict, robots: dict, tokenizer: Tokenizer):
 
     def robot_data(held_out):
         return [(RobotData(log, robots[name], hold_out=settings["hold_out"], held_out=held_out, **shape,
-                           augment=settings["augment"] and not held_out, thought_len=config.thought_len,
-                           swap=0.0 if held_out else config.swap), settings)
+                           augment=settings["augment"] and not held_out, thought_len=config.thought_len),
+                 settings)
                 for name, (log, settings) in logs["robot"].items()
                 if not held_out or len(held_out_episodes(log, settings["hold_out"]))]
     webs = [(WebData(log, tokenizer, **shape), settings) for log, settings in logs["web"].values()]

@@ -38,7 +38,7 @@ def arguments():
     add("--jobs", type=int, help="trainings and measurements at a time, each with one thread (as many as "
         "there are cores; 1 on a GPU)")
     add("--only", nargs="+", default=(), metavar="RUN",
-        help='runs whose names begin so: "large/cofine", "small" ...')
+        help='runs whose names begin so, in this order: "large/cofine", "small" ...')
     add("--tables", action="store_true", help="print the tables of a results file and do nothing else")
     add("--figures", action="store_true", help="draw study/recipes.svg and samples.svg and do nothing else")
     add("--checkpoint", default="", help="ask one trained model the lines of --lines and do nothing else; "

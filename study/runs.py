@@ -243,7 +243,7 @@ class Study:
             if not any(name.startswith(start) for name in every):
                 raise ValueError(f"no run begins with {start!r}; with these seeds there are "
                                  f"{', '.join(every)}")
-        self.runs = {name: run for name, run in every.items() if not only or name.startswith(tuple(only))}
+        self.runs = {name: every[name] for start in only or [""] for name in every if name.startswith(start)}
         self.configs = {name: train.Config(**{**self.preset, **settings})
                         for name, (settings, _) in self.runs.items()}
         self.waiting = {}

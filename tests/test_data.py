@@ -15,7 +15,7 @@ from PIL import Image
 
 import data
 import tiny
-from data import ACTION, ASKED, GIVEN, SAID
+from data import ACTION, ASKED, SAID
 from tokenizer import BEGIN_ACTION
 from tokenizer import ActionTokenizer, Tokenizer, prompt
 
@@ -87,36 +87,6 @@ def test_a_robot_sample_is_prompt_thought_action_and_each_token_says_what_it_is(
         assert (label[segment < 0] == ASKED).all()
 
 
-def test_with_swap_some_samples_have_the_words_of_another_step_and_a_thought_without_loss(actions):
-    """the action and its thought stay those of the step; without a thought nothing is swapped"""
-    log, tok = robot_log(), actions.tokenizer
-    log.request = lambda i, rng: (prompt(f"go to {i}"), f" {i}")
-    robot = data.RobotData(log, data.Robot(actions), 40, 16, thought_len=8, swap=.3)
-    swapped = 0
-    for n in range(200):
-        step = robot.index[n % len(robot.index)]
-        (_, asked), (how, said), (_, acted), _ = robot.sample(np.random.default_rng(n), n % len(robot.index))[1][0]
-        assert how in (GIVEN, SAID) and tok.decode(said) == f" {step}{BEGIN_ACTION}"
-        assert acted == actions.encode(log.actions[step]).tolist()
-        assert how == GIVEN or tok.decode(asked) == prompt(f"go to {step}")
-        swapped += how == GIVEN and tok.decode(asked) != prompt(f"go to {step}")
-    assert .2 < swapped / 200 < .4
-    log.request = lambda i, rng: (prompt(f"go to {i}"), "")
-    assert all(robot.sample(np.random.default_rng(n), 0)[1][0][1][0] == SAID for n in range(50))
-
-
-def test_with_swap_the_longest_prompt_has_to_fit_beside_the_longest_thought(actions):
-    log, encode = robot_log(), actions.tokenizer.encode
-    requests = (prompt("go to the square"), " square"), (prompt("go"), " square" * 4)
-    log.request = lambda i, rng: requests[i % 2]
-    lengths = np.array([[len(encode(text)) for text in request] for request in requests])
-    enough = lengths.sum(1).max() + 1 + len(actions.names) + 1
-    assert lengths.max(0).sum() > lengths.sum(1).max()
-    data.RobotData(log, data.Robot(actions), enough, 16, thought_len=40)
-    with pytest.raises(ValueError, match=f"raise text_len = {enough}"):
-        data.RobotData(log, data.Robot(actions), enough, 16, thought_len=40, swap=.1)
-
-
 def test_a_thought_that_does_not_fit_is_refused_before_the_first_step(actions):
     with pytest.raises(ValueError, match="raise thought_len = 2"):
         data.RobotData(robot_log(thought=True), data.Robot(actions), 40, 16, thought_len=2)
@@ -156,11 +126,10 @@ def test_augmentation_is_the_same_for_all_frames_and_never_for_held_out_episodes
     pictures = data.jitter([tiny.picture(1)] * 2, 16, np.random.default_rng(0))
     assert np.array_equal(*pictures) and not np.array_equal(pictures[0], tiny.picture(1))
     config = type("C", (), dict(text_len=40, image_size=16, frames=1, thought_len=0, batch_size=4, robot_fraction=1.0, n_pretrain=0, seed=0,
-                                micro_batches=1, shift=0, swap=0.5, init_from=""))
+                                micro_batches=1, shift=0, init_from=""))
     settings = data.settings_of("robot", {"format": "tiny", "augment": True})
     mix, held_out = data.make_mix(config, {"robot": {"r": (robot_log(), settings)}, "web": {}}, {"r": data.Robot(actions)}, actions.tokenizer)
     assert mix.robots[0][0].augment and not held_out.robots[0][0].augment
-    assert mix.robots[0][0].swap == .5 and not held_out.robots[0][0].swap
 
 
 def test_pictures_of_any_size_fit_and_other_things_are_refused():

@@ -207,7 +207,7 @@ def test_one_job_at_a_time_without_a_stop_gives_the_same_numbers(stopped, preset
     assert without_times(json.loads(json.dumps(straight))) == without_times(results)
     said = capsys.readouterr().out.split("\n")
     assert "6 jobs, 1 at a time" in said[-8] and [line.split(",")[0][7:] for line in said[-7:-1]] == [
-        f"{what} {name}/0" for name in ("large/cofine", "large/scratch", "large/plan") for what in ("train", "measure")]
+        f"{what} {name}/0" for name in ("large/cofine", "large/plan", "large/scratch") for what in ("train", "measure")]
     assert "all done at about" not in said[-7] and all("all done at about" in line for line in said[-6:-2])
     # what is measured is not measured again, and a new line alone is
     runs.study(preset, tmp_path / "out", tmp_path / "results.json", [0], 2, ONLY, 1)

@@ -91,30 +91,6 @@ def test_the_gradient_is_clipped_to_norm_one(folder, monkeypatch):
     assert norm > 2 and moved == pytest.approx(1.0, rel=1e-3)
 
 
-def test_what_is_given_has_no_loss_and_what_follows_sees_it(folder):
-    """its own loss is 0, no mean counts it, and the action behind it looks at it"""
-    c, torch_rng = config(folder, "-", "--dtype", "float32"), torch.manual_seed(0)
-    model = train.VLA(train.ModelConfig(n_vocab=300, image_size=16, patch_size=4, n_embd=16, vit_embd=16, max_text=20))
-    tokens = torch.randint(0, 300, (1, 5), generator=torch_rng)
-    batch = {"images": torch.zeros(1, 16, 16, 3, dtype=torch.uint8), "tokens": tokens,
-             "segment": torch.ones(1, 5, dtype=torch.long), "shift": torch.zeros(1, dtype=torch.long)}
-
-    def losses(*labels, tokens=tokens):
-        return train.forward(model, {**batch, "tokens": tokens, "label": torch.tensor([labels])}, c, torch.device("cpu"))[1]
-    given, said = losses(0, 0, -1, -1, 2), losses(0, 0, 1, 1, 2)
-    assert given[:2].tolist() == [0, 0] and given[2] == said[2] > 0
-    other = torch.cat((tokens[:, :2], (tokens[:, 2:4] + 1) % 300, tokens[:, 4:]), 1)
-    assert losses(0, 0, -1, -1, 2, tokens=other)[2] != given[2]
-    still = {"muon": torch.optim.SGD(model.parameters(), lr=0), "adam": torch.optim.SGD(model.parameters(), lr=0)}
-    norms = [train.train_step(model, [{**batch, "label": torch.tensor([labels])}] * n, still, 0., c, train.Ranks(c))[0]
-             for labels, n in (((0, 0, -1, -1, 2), 1), ((0, 0, -1, -1, 2), 3))]
-    model.zero_grad()
-    given_alone = train.forward(model, {**batch, "label": torch.tensor([[0, 0, -1, -1, 2]])}, c, torch.device("cpu"))[1]
-    given_alone.sum().backward()
-    wanted = torch.stack([p.grad.norm() for p in model.parameters() if p.grad is not None]).norm().item()
-    assert norms == pytest.approx([wanted] * 2, rel=1e-4)
-
-
 def test_learning_rate_rises_stays_and_falls_to_zero():
     c = train.Config(warmup=10, cooldown=.5)
     rates = [train.lr_scale(s, 100, c) for s in range(101)]

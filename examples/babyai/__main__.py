@@ -1,5 +1,5 @@
 """
-Another people's world behind the table: BabyAI, rooms of coloured keys, balls and boxes. Its sentences are
+A world that this project did not write: BabyAI, rooms of coloured keys, balls and boxes. Its sentences are
 the instructions, and its bot is the expert.
 
     pip install minigrid
@@ -83,15 +83,16 @@ class Level:
 
     def swapped(self):
         """
-        The same sentence for another thing of the room, by chance; None where there is none. Nothing that it
-        fits fits the mission. "pick up a red object" may become "pick up the grey object".
+        The same sentence about another thing of the room; None if there is no other. No thing that it
+        describes is one that the mission means. The choice depends on the agent's place alone, so a seed
+        always gives the same one. Example: "pick up a red object" -> "pick up the grey object"
         """
         asked, env = self.env.instrs.desc, self.env
         others = {(thing.type if asked.type else None, thing.color if asked.color else None)
                   for thing in env.grid.grid if thing and thing.type != "wall"} - {(asked.type, asked.color)}
         if not others:
             return None
-        other = sorted(others, key=str)[env.agent_pos[0] % len(others)]         # the same each time
+        other = sorted(others, key=str)[env.agent_pos[0] % len(others)]
         return f"{self.instruction.split(' the ')[0].split(' a ')[0]} {ObjDesc(*other).surface(env)}"
 
 
@@ -211,7 +212,7 @@ def summary(found):
     steps, the seeds of a recipe together. Random actions and the bot are the same for every seed: they count
     once.
     """
-    from eval import percent, wilson
+    from eval import DRIVERS, percent, wilson
 
     def share(recipe, line, driver, seeds=None, within=None):
         """success of some trials, with its interval"""
@@ -225,20 +226,19 @@ def summary(found):
     def lay(*rows):
         lines = (rows[0], ["---"] * len(rows[0]), *rows[1:])
         return "\n".join(f"| {' | '.join(row)} |" for row in lines)
-    each = [(line, recipe) for line in LEVELS for recipe in sorted(found, reverse=True)]
-    seeds, drivers = sorted({seed for some in found.values() for seed in some}), \
-        ("policy", "swapped instruction", "blank instruction", "random", "expert")
+    recipes, seeds = sorted(found, reverse=True), sorted({seed for some in found.values() for seed in some})
+    each = [(line, recipe) for line in LEVELS for recipe in recipes]
+    drivers = [(recipe, recipe, "policy") for recipe in recipes] + \
+        [(driver, recipes[0], driver) for driver in ("random", "expert")]
     return "\n\n".join((
         lay(["level", "recipe", *(f"seed {seed}" for seed in seeds)],
             *([line, recipe, *(share(recipe, line, "policy", [seed]) for seed in seeds)]
               for line, recipe in each)),
-        lay(["level", "recipe", *drivers],
-            *([line, recipe, *(share(recipe, line, driver) for driver in drivers)] for line, recipe in each)),
+        lay(["level", "recipe", *DRIVERS],
+            *([line, recipe, *(share(recipe, line, driver) for driver in DRIVERS)] for line, recipe in each)),
         lay(["level", "driver", *(f"{n} steps" for n in WITHIN), "its own limit"],
             *([line, who, *(share(recipe, line, driver, within=n) for n in (*WITHIN, None))]
-              for line in LEVELS for who, recipe, driver in
-              (("web and robot", "web and robot", "policy"), ("robot alone", "robot alone", "policy"),
-               ("random", "web and robot", "random"), ("expert", "web and robot", "expert"))))))
+              for line in LEVELS for who, recipe, driver in drivers))))
 
 
 def main():

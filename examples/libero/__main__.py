@@ -1,12 +1,13 @@
 """
-LIBERO: demonstrations by a script, for who has none of the public ones at hand.
+LIBERO: demonstrations by a script, for those who do not have the public ones.
 
     python -m examples.libero record            # demonstrations: pictures, instruction and numbers, as a log
     python -m examples.libero controls          # the script and random actions in the scenes of the benchmark
 
-All ten tasks of the suite libero_spatial ask to put a certain bowl on the plate, so one script does them. It
-knows where things are; the log that it writes holds only what the two cameras see, the instruction, and the
-seven numbers. Its scenes are drawn at random, and are not the fixed ones that the benchmark tests.
+All ten tasks of the suite libero_spatial ask to put a certain bowl on the plate. One script is tried on all
+of them; tasks 4 and 6 it cannot do (README.md). It knows where things are; the log that it writes holds only
+what the two cameras see, the instruction, and the seven numbers. Its scenes are drawn at random, and are not
+the fixed ones that the benchmark tests.
 """
 import argparse
 import functools
@@ -73,9 +74,9 @@ def random(obs, rng):
 
 def episode(env, moves, noise=None, state=None):
     """
-    One trial: a list of (what the simulator shows, the action), or [] if it failed. moves: script or random;
-    noise: a generator of random numbers, which are added to what is done, but not written, so that a log
-    shows how to come back to the way; state: a scene of the benchmark in place of a random one.
+    One trial: a list of (what the simulator shows, the action), or [] if it failed. moves: script or random.
+    noise: a generator of random numbers. They are added to the arm's moves but not to the log, so that the
+    log shows how to correct an error. state: a scene of the benchmark instead of a random one.
     """
     obs, steps = env.reset(), []
     if state is not None:
@@ -96,12 +97,13 @@ def episode(env, moves, noise=None, state=None):
     return []
 
 
-def open_task(number, kind, **options):
+def open_task(number, env_class, **options):
     """a task of libero_spatial: its instruction, its simulator, and the 50 scenes that the benchmark has"""
     suite = benchmark.get_benchmark_dict()["libero_spatial"]()
     task = suite.get_task(number)
     bddl = Path(get_libero_path("bddl_files"), task.problem_folder, task.bddl_file)
-    env = kind(bddl_file_name=str(bddl), hard_reset=False, **options)   # a hard one reads all meshes: 4 s
+    # a hard reset reads all meshes: 4 s
+    env = env_class(bddl_file_name=str(bddl), hard_reset=False, **options)
     env.seed(number)
     return task.language, env, suite.get_task_init_states(number)
 
@@ -132,7 +134,7 @@ def record(folder, tasks, episodes, size=256):
 
 
 def controls(tasks, episodes):
-    """Prints how often the script and random actions succeed in the benchmark's scenes. Nothing is drawn."""
+    """Prints how often the script and random actions succeed in the benchmark's scenes, without pictures."""
     from eval import percent, wilson
     for number in tasks:
         instruction, env, states = open_task(number, ControlEnv, use_camera_obs=False,
@@ -153,8 +155,8 @@ def main():
     commands.add_parser("controls", help="the script and random actions in the benchmark's scenes")
     for command in commands.choices.values():
         command.add_argument("--tasks", type=int, nargs="+", default=[0], help="numbers, 0 to 9 (0)")
-        command.add_argument("--episodes", type=int, default=50, help="of each task, at most 50 of the "
-                                                                      "benchmark's scenes (50)")
+        command.add_argument("--episodes", type=int, default=50,
+                             help="of each task (50); the benchmark has 50 scenes at most")
     args = parser.parse_args()
     try:
         if args.command == "record":

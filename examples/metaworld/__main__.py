@@ -123,7 +123,7 @@ def record(folder, episodes):
                 while after < 3 and len(steps) < LIMIT:     # two more steps once it is done
                     action = scene.expert()[1:]
                     steps.append((scene.render(), action))
-                    # done with noise, written without; every second episode begins in disorder
+                    # the arm moves with noise, the log has none; every second episode begins with large noise
                     noise = 1 if seed % 2 and len(steps) < 6 else .3
                     done = scene.move(action + [*rng.normal(0, noise, 3), 0])
                     after += done or after > 0
@@ -139,8 +139,8 @@ def record(folder, episodes):
 
 def evaluate(checkpoint, trials, execute):
     """
-    Prints the table of eval.py, and writes closed_loop.json, rollouts.gif and rollouts.png beside the
-    checkpoint.
+    Prints the table of eval.py. Beside the checkpoint it writes closed_loop.json (closed_loop_2.json with
+    --execute 2), rollouts.gif and rollouts.png.
     """
     from eval import Line, Policy, latency, measure, table
     from world.film import film

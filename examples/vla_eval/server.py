@@ -16,10 +16,10 @@ from tokenizer import prompt
 
 class PolicyServer(PredictModelServer):
     """
-    cameras: the benchmark's names of the pictures, in the order of the model's cameras; []: all, as they
-    come. stop: the benchmark knows terminate, and gets all D numbers of an action. Without it gets the D - 1
-    after terminate. Once the policy has said stop, these are zeros, and the gripper (the last) stays as it
-    was. That rests an arm whose numbers are displacements.
+    cameras: the benchmark's names of the pictures, in the order of the model's cameras; [] means all of them,
+    in the order in which they come. stop = True: the benchmark knows terminate, and gets all D numbers of an
+    action. stop = False: it gets the D - 1 numbers after terminate. Once the policy has said stop, they are
+    zeros, but the last one, the gripper, stays as it was. So an arm whose numbers are displacements rests.
     """
 
     def __init__(self, checkpoint: str = "out/checkpoint.pt", cameras: list[str] = [], stop: bool = True,

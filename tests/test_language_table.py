@@ -67,6 +67,23 @@ def test_the_expert_succeeds_and_terminate_ends_a_trial(scene):
     assert terminated and not reward and np.allclose(before, scene.arm(), atol=.002)
 
 
+def test_terminate_is_ignored_where_the_simulator_knows_none(example):
+    scene = example.Scene(stops=False)
+    scene.reset(seed=1_000_003)
+    before = scene.arm()
+    for _ in range(3):
+        _, _, terminated, _, _ = scene.step(np.array([1, .03, .03]))
+    assert not terminated and np.linalg.norm(scene.arm() - before) > .05
+
+
+def test_a_thought_is_the_way_to_the_block_and_from_there_to_its_goal(example, scene):
+    assert example.way([.3, 0], [.3, 0]) == "15 15"
+    assert example.way([.3, 0], [.55, .01]) == "16 30"
+    scene.reset(seed=1_000_003)
+    block, goal = (scene.places()[name] for name in scene.pair)
+    assert scene.thought() == f"{example.way(scene.arm(), block)} {example.way(block, goal)}"
+
+
 def test_a_log_goes_on_where_it_stopped_and_opens(example, tmp_path):
     from data import open_log
     folder = tmp_path / "log"
@@ -81,6 +98,8 @@ def test_a_log_goes_on_where_it_stopped_and_opens(example, tmp_path):
     log = open_log("robot", {"format": "folder", "path": str(folder), "names": ["x", "y"], "n_bins": 21},
                    cache=tmp_path, quiet=True)
     assert len(log) == len(again) and log.picture(0).shape == (96, 96, 3)
+    for step in again:
+        assert len(numbers := step["thought"].split()) == 4 and all(0 <= int(n) <= 30 for n in numbers)
     questions = open_log("web", {"format": "vqa", "path": str(folder)}, cache=tmp_path, quiet=True)
     asked = {questions.ask(i, np.random.default_rng(0))[0] for i in range(len(questions))}
     assert len(asked) >= 4 and all(q.startswith("Q: ") for q in asked)

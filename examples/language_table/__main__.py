@@ -30,9 +30,8 @@ from tqdm import tqdm
 REPO, FOLDER = Path("data/language_table/repo"), Path("data/language_table/4")
 SIZE = 96                                                   # pixels a side of a recorded picture
 LIMIT = 80                                                  # steps of a trial, 10 a second
-NOISE = .004                                                # metres; see record()
-CELLS = 32                                                  # the table in so many cells a side, for questions
-DRIVERS = ("policy", "blank instruction", "swapped instruction", "random", "expert")
+NOISE = .008                                                # metres; see demonstrate()
+CELLS, FAR = 64, 15                 # the table has so many cells a side, of 7 x 10 mm; see way()
 
 
 def stand_ins():
@@ -73,7 +72,7 @@ for name in absent:                                         # nobody else shall 
     del sys.modules[name]
 logging.set_verbosity(logging.ERROR)                        # the planner says whenever it finds no path
 warnings.filterwarnings("ignore", module="gymnasium")
-planner.RRT_MAX_ITERS = 256                 # of 1024: paths a little longer, found 10 times sooner
+planner.RRT_MAX_ITERS = 256                 # of 1024: whether there is a way is found 10 times sooner
 
 
 # --------------------------------------------------------------------------------------------------------
@@ -112,30 +111,22 @@ def squashed(table):
 class Pusher(planner.ObstacleOrientedPushOracleBoard2dRRT):
     """
     The repository's push planner, made to go by the scene alone, because a policy that sees two pictures
-    cannot imitate a memory. It plans the block's way round the other blocks, as before. But it does not turn
-    a block first; its tip goes round blocks by repulsion, not by a second plan; and when the tip has slid
-    off to a side of the block, it goes behind the block again.
+    cannot imitate a memory, nor a way that was drawn at random. The tip goes behind the block, round other
+    blocks by repulsion, and pushes it straight at its goal. The block is not turned first.
     """
 
     def __init__(self, table):
         super().__init__(table, use_ee_planner=False)
 
     def _get_action_info(self, *args):
-        self.info = super()._get_action_info(*args)
-        self.info.theta_error = 0. * self.info.theta_error
-        return self.info
-
-    def _get_move_to_block(self, *args):
-        return self.or_behind_it(super()._get_move_to_block(*args))
-
-    def _get_push_block(self, *args):
-        return self.or_behind_it(super()._get_push_block(*args))
-
-    def or_behind_it(self, move):
-        """the same move; but the next one goes behind the block if the tip is more than 45 degrees off"""
-        if -self.info.xy_dir_block_to_ee @ self.info.xy_dir_block_to_target < .7:
-            self.phase = "move_to_pre_block_avoid"
-        return move
+        """What a move depends on: no waypoints of the planner, and a phase that comes from the scene."""
+        self._plan = ()
+        info = super()._get_action_info(*args)
+        info.theta_error = 0. * info.theta_error
+        near = np.linalg.norm(info.xy_ee - info.xy_block) < .07         # metres
+        behind = -info.xy_dir_block_to_ee @ info.xy_dir_block_to_target > .9    # less than 26 degrees off
+        self.phase = "push_block" if near and behind else "move_to_pre_block_avoid"
+        return info
 
     def move(self):
         """(2,) float64, metres"""
@@ -143,10 +134,13 @@ class Pusher(planner.ObstacleOrientedPushOracleBoard2dRRT):
 
 
 class Scene:
-    """Block to block as an environment (eval.Line). A seed gives the scene and the instruction."""
+    """
+    Block to block as an environment (eval.Line). A seed gives the scene and the instruction. stops = False:
+    terminate is ignored, as in the paper's simulator, where an action is x and y alone.
+    """
 
-    def __init__(self, n_blocks=4):
-        self.table = Table(n_blocks)
+    def __init__(self, n_blocks=4, stops=True):
+        self.table, self.stops = Table(n_blocks), stops
         self.pusher = Pusher(self.table)
 
     def reset(self, seed):
@@ -161,20 +155,19 @@ class Scene:
         self.instruction, self.steps, self.first_moved = self.table._instruction_str, 0, None
         self.pair = self.table._start_block, self.table._oracle_target_block
         self.begin = self.places()
-        self.picture = self.squash()
-        return {"image": self.picture}, {}
+        return {"image": self.squash()}, {}
 
     def step(self, action):
         """
         action: terminate; x, y in metres. The trial ends when the blocks are together, and when the action
         says terminate.
         """
-        stop, *move = action
+        terminate, *move = action
+        stop = self.stops and terminate > .5
         self.steps += 1
-        done = stop < .5 and self.move(move)
-        self.picture = self.squash()
+        done = not stop and self.move(move)
         info = {"counts": {"moved the named block first": self.first_moved == self.pair[0]}}
-        return {"image": self.picture}, float(done), bool(done or stop > .5), self.steps >= LIMIT, info
+        return {"image": self.squash()}, float(done), bool(done or stop), self.steps >= LIMIT, info
 
     def move(self, xy):
         """True when the simulator says that the task is done"""
@@ -193,6 +186,14 @@ class Scene:
     def arm(self):
         """where the arm's tip is, (2,) metres"""
         return self.table.compute_state()["effector_translation"]
+
+    def thought(self):
+        """
+        What the robot says before it acts: the way from its tip to the block, and from there to its goal.
+        Example: "26 30 0 2"
+        """
+        block, goal = (self.places()[name] for name in self.pair)
+        return f"{way(self.arm(), block)} {way(block, goal)}"
 
     def squash(self):
         """(SIZE, SIZE, 3) uint8"""
@@ -215,15 +216,15 @@ class Scene:
 
 def demonstrate(scene, seed):
     """
-    One demonstration -> list of (picture, instruction, action, arm), or None if it takes more than LIMIT
-    steps. What is carried out has noise, what is written has none, so that the log shows how to correct an
-    error. Two more steps follow the success: a policy that says terminate too early fails.
+    One demonstration -> list of (picture, instruction, thought, action, arm), or None if it takes more than
+    LIMIT steps. What is carried out has noise, what is written has none, so that the log shows how to correct
+    an error. Two more steps follow the success: a policy that says terminate too early fails.
     """
     rng, steps, after = np.random.default_rng([seed, 1]), [], 0
     scene.reset(seed)
     while after < 3 and len(steps) < LIMIT + after:
         move = scene.expert()[1:]
-        steps.append((scene.squash(), scene.instruction, move, scene.arm()))
+        steps.append((scene.squash(), scene.instruction, scene.thought(), move, scene.arm()))
         done = scene.move(move + rng.normal(0, NOISE, 2))
         after += done or after > 0
     return steps if after else None
@@ -246,11 +247,12 @@ def record(folder, episodes, n_blocks):
     with open(path, "a") as log:
         while kept < episodes:
             steps, new = demonstrate(scene, seed), []
-            for t, (picture, instruction, action, arm) in enumerate(steps or ()):
+            for t, (picture, instruction, thought, action, arm) in enumerate(steps or ()):
                 image = f"pictures/{seed:06}_{t:03}.png"
                 Image.fromarray(picture).save(folder / image)
                 new.append(json.dumps({"episode": seed, "instruction": instruction, "image": image,
-                                       "action": action.round(5).tolist(), "arm": arm.round(4).tolist()}))
+                                       "thought": thought, "action": action.round(5).tolist(),
+                                       "arm": arm.round(4).tolist()}))
             log.writelines(line + "\n" for line in new)
             log.flush()
             kept, tried, seed = kept + bool(steps), tried + 1, seed + 1
@@ -264,9 +266,20 @@ def record(folder, episodes, n_blocks):
 # the paper's four co-training questions
 
 def cell(xy):
-    """Example: the middle of the table, [0.375, 0] -> "16 16": across and away from the robot, 0 to 31"""
+    """Example: the middle of the table, [0.375, 0] -> "32 32": across and away from the robot, 0 to 63"""
     low, high = constants.WORKSPACE_BOUNDS
     x, y = ((np.asarray(xy) - low) / (high - low) * CELLS).clip(0, CELLS - 1).astype(int)
+    return f"{y} {x}"
+
+
+def way(here, there):
+    """
+    How many cells `there` lies from `here`: across, and away from the robot. 15 is added, so "15 15" is the
+    same place. More than 15 cells count as 15: a step moves at most 5, so farther away changes nothing.
+    Example: 1 cm to one side and far away -> "16 30"
+    """
+    low, high = constants.WORKSPACE_BOUNDS
+    x, y = FAR + ((np.asarray(there) - here) / (high - low) * CELLS).round().clip(-FAR, FAR).astype(int)
     return f"{y} {x}"
 
 
@@ -308,9 +321,12 @@ def web(folder, seed=0):
 
 def scenes(folder, pictures, n_blocks, turns=25):
     """
-    A folder of format = "vqa": blocks put down anywhere, without an action, and the question where each is.
-    To place the arm takes half a second, so each of its places has `turns` pictures.
+    A folder of format = "vqa": blocks put down anywhere, without an action, and questions: where each thing
+    is, where each block is from the arm, and where each is from another. To place the arm takes half a
+    second, so each of its places has `turns` pictures.
     """
+    if folder.exists():
+        raise ValueError(f"{folder} is there already; delete it, or name another --folder")
     (folder / "pictures").mkdir(parents=True)
     table = Scene(n_blocks).table
     low, high = constants.WORKSPACE_BOUNDS
@@ -320,8 +336,7 @@ def scenes(folder, pictures, n_blocks, turns=25):
             if i % turns == 0:
                 table.seed(500_000 + i)
                 table.reset()
-            state, taken = table.compute_state(), []
-            taken.append(state["effector_translation"])
+            taken = [table.compute_state()["effector_translation"]]
             for block in table._blocks_on_table:
                 xy = rng.uniform(low + .03, high - .03)
                 while min(np.linalg.norm(xy - other) for other in taken) < .05:
@@ -333,16 +348,20 @@ def scenes(folder, pictures, n_blocks, turns=25):
                     [np.pi / 2, 0, rng.uniform(0, 2 * np.pi)]))
             image = f"pictures/{i:05}.png"
             squashed(table).save(folder / image)
-            for name, xy in zip(["arm", *table._blocks_on_table], taken):
-                out.write(json.dumps({"image": image, "question": f"where is the {name.replace('_', ' ')}?",
-                                      "answer": cell(xy)}) + "\n")
-    print(f"{folder / 'questions.jsonl'}: where {1 + n_blocks} things are in each of {pictures} pictures")
+            names = ["arm", *(name.replace("_", " ") for name in table._blocks_on_table)]
+            asked = [(f"where is the {name}?", cell(xy)) for name, xy in zip(names, taken)]
+            for a in range(1, len(names)):
+                for b in 0, rng.choice([b for b in range(1, len(names)) if b != a]):
+                    asked.append((f"where is the {names[a]} from the {names[b]}?", way(taken[b], taken[a])))
+            for question, answer in asked:
+                out.write(json.dumps({"image": image, "question": question, "answer": answer}) + "\n")
+    print(f"{folder / 'questions.jsonl'}: {len(asked)} questions about each of {pictures} pictures")
 
 
 # --------------------------------------------------------------------------------------------------------
 # closed loop
 
-def evaluate(checkpoint, trials, drivers, n_blocks):
+def evaluate(checkpoint, trials, drivers, n_blocks, stops):
     """
     Prints the table of eval.py. Rows are kept in closed_loop.json beside the checkpoint, one after each
     driver, so that a stopped evaluation goes on with --drivers.
@@ -351,7 +370,8 @@ def evaluate(checkpoint, trials, drivers, n_blocks):
     from world.film import film
     policy, path = Policy(checkpoint), checkpoint.parent / "closed_loop.json"
     # one simulator for all trials
-    line = Line(f"block to block, {n_blocks} blocks", functools.cache(lambda: Scene(n_blocks)), at_once=1)
+    line = Line(f"block to block, {n_blocks} blocks" + ("" if stops else ", terminate ignored"),
+                functools.cache(lambda: Scene(n_blocks, stops)), at_once=1)
     rows = json.loads(path.read_text()) if path.exists() else []
     for driver in drivers:
         began = time.time()
@@ -362,18 +382,19 @@ def evaluate(checkpoint, trials, drivers, n_blocks):
         path.write_text(json.dumps(rows, indent=1))
     print(table({"rows": rows}))
     for r in rows:
-        print(f"{r['driver']}: the first block that moved was the named one in "
+        print(f"{r['line']}, {r['driver']}: the first block that moved was the named one in "
               f"{r['counts']['moved the named block first']} of {r['n']}; {r['outcomes']}")
     if "policy" in drivers:
         film(policy, [line], checkpoint.parent, n=4)
 
 
 def main():
+    from eval import DRIVERS
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     command = commands.add_parser("record", help="demonstrations of the planner, as a log")
-    command.add_argument("--folder", type=Path, default=FOLDER)
+    command.add_argument("--folder", type=Path, help=f"{FOLDER}, or .../8 with --blocks 8")
     command.add_argument("--episodes", type=int, default=300)
     command.add_argument("--blocks", type=int, choices=(4, 8), default=4)
     command = commands.add_parser("web", help="the paper's four co-training questions, from a log")
@@ -386,17 +407,19 @@ def main():
     command.add_argument("--checkpoint", type=Path, default=Path("out/language_table/checkpoint.pt"))
     command.add_argument("--trials", type=int, default=100, help="of each driver (100)")
     command.add_argument("--drivers", nargs="+", choices=DRIVERS, default=DRIVERS)
+    command.add_argument("--ignore_terminate", action="store_true", help="as in the paper's simulator")
     command.add_argument("--blocks", type=int, choices=(4, 8), default=4)
     args = parser.parse_args()
     try:
         if args.command == "record":
-            record(args.folder, args.episodes, args.blocks)
+            record(args.folder or FOLDER.with_name(str(args.blocks)), args.episodes, args.blocks)
         elif args.command == "scenes":
             scenes(args.folder, args.pictures, args.blocks)
         elif args.command == "web":
             web(args.folder)
         else:
-            evaluate(args.checkpoint, args.trials, args.drivers, args.blocks)
+            evaluate(args.checkpoint, args.trials, args.drivers, args.blocks,
+                     stops=not args.ignore_terminate)
     except (ValueError, OSError) as e:
         sys.exit(f"error: {e}")
 

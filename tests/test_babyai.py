@@ -126,7 +126,10 @@ def test_questions_agree_with_what_is_in_the_room():
     env = Level("GoToLocal")
     for seed in range(30):
         env.reset(seed)
-        asked, level = dict(questions(env.env, np.random.default_rng(seed))), env.env
+        every, level = questions(env.env, np.random.default_rng(seed)), env.env
+        asked = dict(every)
+        for question in asked:
+            assert [q for q, _ in every].count(question) == (3 if question.startswith("what color") else 1)
         here = {}
         for x in range(level.width):
             for y in range(level.height):
@@ -145,6 +148,11 @@ def test_questions_agree_with_what_is_in_the_room():
                 *_, color, kind = question.rstrip("?").split()
                 assert not [o for o in here.values()
                             if kind in (o.type, "object") and color in (o.color, "a", "the")]
+
+
+def test_a_results_file_of_one_recipe_has_its_tables():
+    found = json.loads((FOLDER / "results.json").read_text())
+    assert "web and robot" not in summary({"robot alone": found["robot alone"]})
 
 
 def test_the_readme_has_the_numbers_of_results_json():

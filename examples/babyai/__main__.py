@@ -183,7 +183,7 @@ def questions(env, rng):
              *(("", kind) for _, kind in things.values()),
              *((str(rng.choice(colors)), str(rng.choice(kinds))) for _ in range(2)),
              (str(rng.choice(colors)), ""), ("", str(rng.choice(kinds)))]
-    # a colour is asked three times: asked once, colours were not learnt in 2,800 steps, only shapes
+    # a colour is asked three times: asked once, it was learnt on one machine and not on another (README.md)
     colors_asked = [which_color(cell) for cell in things for _ in range(3)]
     return [*dict.fromkeys(where(*thing) for thing in asked), *colors_asked,
             *dict.fromkeys(map(what, [*things, *others]))]

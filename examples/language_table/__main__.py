@@ -108,6 +108,24 @@ def squashed(table):
     return Image.fromarray(table.picture()).resize((SIZE, SIZE), Image.BILINEAR)
 
 
+def cell(xy):
+    """Example: the middle of the table, [0.375, 0] -> "32 32": across and away from the robot, 0 to 63"""
+    low, high = constants.WORKSPACE_BOUNDS
+    x, y = ((np.asarray(xy) - low) / (high - low) * CELLS).clip(0, CELLS - 1).astype(int)
+    return f"{y} {x}"
+
+
+def way(here, there):
+    """
+    How many cells `there` lies from `here`: across, and away from the robot. 15 is added, so "15 15" is the
+    same place. More than 15 cells count as 15: a step moves at most 5, so farther away changes nothing.
+    Example: 1 cm to one side and far away -> "16 30"
+    """
+    low, high = constants.WORKSPACE_BOUNDS
+    x, y = FAR + ((np.asarray(there) - here) / (high - low) * CELLS).round().clip(-FAR, FAR).astype(int)
+    return f"{y} {x}"
+
+
 class Pusher(planner.ObstacleOrientedPushOracleBoard2dRRT):
     """
     The repository's push planner, made to go by the scene alone, because a policy that sees two pictures
@@ -120,7 +138,7 @@ class Pusher(planner.ObstacleOrientedPushOracleBoard2dRRT):
 
     def _get_action_info(self, *args):
         """What a move depends on: no waypoints of the planner, and a phase that comes from the scene."""
-        self._plan = ()
+        self._plan = ()                                     # no places on the way: the goal is next
         info = super()._get_action_info(*args)
         info.theta_error = 0. * info.theta_error
         near = np.linalg.norm(info.xy_ee - info.xy_block) < .07         # metres
@@ -159,8 +177,8 @@ class Scene:
 
     def step(self, action):
         """
-        action: terminate; x, y in metres. The trial ends when the blocks are together, and when the action
-        says terminate.
+        action: terminate; x, y in metres. The trial ends when the blocks are together, and, unless it is
+        ignored, when the action says terminate.
         """
         terminate, *move = action
         stop = self.stops and terminate > .5
@@ -192,7 +210,8 @@ class Scene:
         What the robot says before it acts: the way from its tip to the block, and from there to its goal.
         Example: "26 30 0 2"
         """
-        block, goal = (self.places()[name] for name in self.pair)
+        places = self.places()
+        block, goal = (places[name] for name in self.pair)
         return f"{way(self.arm(), block)} {way(block, goal)}"
 
     def squash(self):
@@ -264,24 +283,6 @@ def record(folder, episodes, n_blocks):
 
 # --------------------------------------------------------------------------------------------------------
 # the paper's four co-training questions
-
-def cell(xy):
-    """Example: the middle of the table, [0.375, 0] -> "32 32": across and away from the robot, 0 to 63"""
-    low, high = constants.WORKSPACE_BOUNDS
-    x, y = ((np.asarray(xy) - low) / (high - low) * CELLS).clip(0, CELLS - 1).astype(int)
-    return f"{y} {x}"
-
-
-def way(here, there):
-    """
-    How many cells `there` lies from `here`: across, and away from the robot. 15 is added, so "15 15" is the
-    same place. More than 15 cells count as 15: a step moves at most 5, so farther away changes nothing.
-    Example: 1 cm to one side and far away -> "16 30"
-    """
-    low, high = constants.WORKSPACE_BOUNDS
-    x, y = FAR + ((np.asarray(there) - here) / (high - low) * CELLS).round().clip(-FAR, FAR).astype(int)
-    return f"{y} {x}"
-
 
 def pair(folder, first, second):
     """two steps of one episode as one picture, the earlier one above"""

@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 import eval as evaluation
 import train
 from eval import Policy
-from study.measure import last_place
+from study.measure import goal_place
 from study.suites import suites
 from study.tables import average
 from world import film, web
@@ -71,7 +71,7 @@ def sheet(policy, lines, path, n=3, size=200):
             prompts = [line.prompt(env.instruction) for env in envs]
             return policy.act([episodes[i] for i in going], pictures, prompts)
         for env, episode, result in zip(envs, episodes, evaluation.rollouts(envs, seeds, act)):
-            picture = ring(env.render(), last_place(episode.thought))
+            picture = ring(env.render(), goal_place(episode.thought))
             outcome, color = ("success", "green") if result["success"] else (result["outcome"], "red")
             tiles.append(film.tile(picture, size, env.instruction, outcome, color, rows=3))
     picture = film.paste(tiles, 6)

@@ -120,7 +120,7 @@ def where_it_breaks(checkpoint, lines, first, n_trials):
 
         "where"     where is b?
         "way"       which way is b from the gripper?
-        "place"     the thought before the action ends with the place of b
+        "place"     the thought before the action says the place of b
         "action"    dx and dy are those of the expert
     """
     policy, found = Policy(checkpoint, temperature=0), {}
@@ -138,7 +138,7 @@ def where_it_breaks(checkpoint, lines, first, n_trials):
         answers, thoughts = policy.decide(pictures, asked, [np.random.default_rng(0) for _ in asked])
         moves = policy.actions.bins(answers)[:, 0, 1:3]
         wanted = policy.actions.bins([w.expert() for w in worlds])[:, 1:3]
-        n, thoughts = len(worlds), map(last_place, thoughts)
+        n, thoughts = len(worlds), map(goal_place, thoughts)
         has_places = world_table(policy.config)["places"]
         found[line.name] = {"where": [sum(map(agrees, where, places)), n],
                             "way": [sum(agrees(said, right, 0) for said, right in zip(way, ways)), n],
@@ -190,10 +190,10 @@ def plan_in(thought):
     return found[1].strip() if found else ""
 
 
-def last_place(thought):
-    """Example: last_place(" Plan: pick red can. 12 20 12 20") -> "12 20"; "" if there are no places"""
-    found = re.search(r"\d+ \d+$", thought)
-    return found[0] if found else ""
+def goal_place(thought):
+    """Example: goal_place(" Plan: pick red can. 12 20 3 4 15 9 13 open") -> "3 4"; "" if it is not said"""
+    places = web.places_in(thought)
+    return "{} {}".format(*places[1]) if len(places) > 1 else ""
 
 
 def same_plan(said, meant):

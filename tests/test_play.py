@@ -41,7 +41,7 @@ def untrained(path, vocabulary="medium", skills=("pick", "move near"), places=Tr
     """a checkpoint of the built-in world that has learnt nothing"""
     torch.manual_seed(0)
     table = {"format": "world", "vocabulary": vocabulary, "skills": list(skills), "places": places, "wishes": wishes}
-    config = train.Config(robot=[table], thought_len=4 if places else 0)
+    config = train.Config(robot=[table], thought_len=8 if places else 0)
     tok = Tokenizer.train(record.corpus(vocabulary, 200), 3000)
     robot = Robot(ActionTokenizer(tok, scene.ACTION_LOW, scene.ACTION_HIGH))
     sizes = ModelConfig(n_vocab=tok.n_vocab, vit_layer=1, n_layer=2, vit_embd=32, n_embd=32, max_text=64)
@@ -476,6 +476,7 @@ def test_chances_are_those_of_the_draw(path):
 def test_rings_are_the_places_of_a_thought():
     """column and row are numbers from 0 to 31: the middle of one of 32 stripes"""
     assert inside.rings(" 12 20 3 4") == [(12.5 / 32, 20.5 / 32), (3.5 / 32, 4.5 / 32)]
+    assert inside.rings(" Plan: move 3 near 4. 12 20 3 4 12 26 13 open")[1:] == [(3.5 / 32, 4.5 / 32), (12.5 / 32, 26.5 / 32)]
     assert inside.rings(" Plan: pick red can.") == inside.rings("") == inside.rings(" 3") == []
     assert inside.rings(" 31 0 32 1") == [(31.5 / 32, .5 / 32)]
 

@@ -108,14 +108,16 @@ def test_questions_are_asked_as_often_as_the_table_says(folder):
     assert demonstrations(folder, questions={}).ask(0, rng) is None
 
 
-def test_a_thought_has_the_places_of_what_is_taken_and_where_it_goes(folder):
+def test_a_thought_says_what_is_taken_where_it_goes_and_how_the_hand_stands(folder):
     """the same form at every step, whatever the hand holds"""
     log, rng, moves = demonstrations(folder, places=True), np.random.default_rng(0), 0
     for i in range(len(log)):
         step, (_, thought) = log.steps[i], log.request(i, rng)
         facts = {fact["name"]: fact for fact in step["facts"]}
         a, _, b = step["task"].partition(" ")[2].partition(" near ")
-        assert thought == web.place(facts[a]) + web.place(facts[b or a])
+        hand = facts["gripper"]
+        assert thought == (web.place(facts[a]) + web.place(facts[b or a]) + web.place_below(hand)
+                           + f" {hand['height']} {hand['state']}")
         moves += bool(b)
     assert 20 < moves < len(log) - 20
 
@@ -130,11 +132,11 @@ def test_half_of_the_rows_are_wishes_as_often_to_pick_as_to_move(folder):
         assert log.episode[i] == step["episode"] and log.actions[i].tolist() == step["action"]
         assert (log.picture(i) == log.pictures[log.rows[i]]).all()
         if i < n:
-            assert prompt.startswith("Q: ") and len(thought.split()) == 4
+            assert prompt.startswith("Q: ") and len(thought.split()) == 8
             continue
         text = re.fullmatch(r"Instruction: (.*)\.", prompt)[1]
         assert text in web.THOUGHTS or any(text == t.format(c) for t in web.TOGETHER for c in scene.COLORS)
-        plan, *places = re.fullmatch(r" Plan: (.*)\. (\d+) (\d+) (\d+) (\d+)", thought).groups()
+        plan, = re.fullmatch(r" Plan: (.*)\.(?: \d+){7} (?:open|closed|full)", thought).groups()
         assert plan == step["task"]
         wishes.add(text)
     skills = [log.steps[row]["skill"] for row in log.rows[n:]]

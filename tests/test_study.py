@@ -29,7 +29,7 @@ vit_layer = 1
 vit_embd = 16
 n_layer = 1
 n_embd = 16
-thought_len = 4
+thought_len = 8
 shift = 4
 pretrain_steps = 3
 steps = 4
@@ -217,7 +217,7 @@ def test_one_job_at_a_time_without_a_stop_gives_the_same_numbers(stopped, preset
 def test_a_run_with_wishes_starts_from_one_without_and_may_think_longer(stopped):
     folder = stopped[0]
     policy = evaluation.Policy(folder / "out/large/plan/0/checkpoint.pt")
-    assert suites.world_table(policy.config)["wishes"] and policy.config["thought_len"] == 4 + runs.PLAN_LEN
+    assert suites.world_table(policy.config)["wishes"] and policy.config["thought_len"] == 8 + runs.PLAN_LEN
     assert policy.config["init_from"].endswith("out/large/cofine/0/checkpoint.pt")
 
 
@@ -358,9 +358,10 @@ def test_a_ring_is_drawn_where_the_thought_points():
 
 @pytest.mark.parametrize("thought, plan, place", [
     (" Plan: pick red can. 12 20 3 4", "pick red can", "3 4"), (" Plan: pick red can.", "pick red can", ""),
-    (" 12 20 3 4", "", "3 4"), ("", "", ""), (" Plan: move 3 near", "move 3 near", ""), (" 7", "", "")])
+    (" 12 20 3 4", "", "3 4"), ("", "", ""), (" Plan: move 3 near", "move 3 near", ""), (" 7", "", ""),
+    (" Plan: move 3 near 4. 12 20 3 4 15 9 13 open", "move 3 near 4", "3 4")])
 def test_plan_and_place_are_read_from_a_thought(thought, plan, place):
-    assert measure.plan_in(thought) == plan and measure.last_place(thought) == place
+    assert measure.plan_in(thought) == plan and measure.goal_place(thought) == place
 
 
 class Thinker:

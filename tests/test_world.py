@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from world import __main__ as world_command
-from world import draw, trials, web
+from world import draw, scene, trials, web
 from world.scene import (ACTION_HIGH, ACTION_LOW, ACTION_NAMES, INSTRUCTIONS, KINDS, MAX_STEPS, ROBOT_WORDS,
                          SKILLS, UNSEEN_PAIRS, VOCABULARIES, WEB_WORDS, Request, Task, Thing, World, level,
                          reword)
@@ -561,9 +561,9 @@ def test_python_m_world_draws_everything_and_says_so(tmp_path):
         world_command.main([str(tmp_path / "no such folder" / "world.png")])
 
 
-def test_a_photographed_hand_tells_where_it_is_and_what_it_holds_and_never_a_step():
+def test_a_photographed_hand_tells_how_it_stands_and_what_it_holds_and_never_a_step():
     """a hand in a picture of the web is asked for as in the robot's own picture, but no way leads from it"""
-    rng, held = np.random.default_rng(0), set()
+    rng, held, states = np.random.default_rng(0), set(), set()
     for seed in range(60):
         _, facts = web.draw_picture(np.random.default_rng([seed, 1]), 32, **web.on_the_web("medium"))
         hand = [f for f in facts if f["name"] == "gripper"]
@@ -571,10 +571,25 @@ def test_a_photographed_hand_tells_where_it_is_and_what_it_holds_and_never_a_ste
             continue
         held.add(hand[0]["held"])
         assert hand[0]["held"] not in [f["name"] for f in facts]
-        assert web.ask(facts, "height", rng)[1] == f" {round(hand[0]['height'])}"
+        stands = [web.ask(facts, question, rng)[1] for question in ("below", "height", "state")]
+        assert "".join(stands) == web.hand_in_words(facts)
+        for goal in (web.ask(facts, "goal", rng), web.ask(facts, "goal sentence", rng)):
+            assert goal is None or goal[1].endswith(web.hand_in_words(facts))
+        states.add(hand[0]["state"])
+        assert (hand[0]["state"] == "full") == (hand[0]["held"] != "nothing")
         assert web.ask(facts, "gripper", rng)[1] == web.place(hand[0])
         assert web.ask(facts, "held", rng)[1] == f" {hand[0]['held']}"
         for question_type in ("way", "way category", "way es"):
             found = web.ask(facts, question_type, rng)
             assert found is None or "gripper" not in found[0]
-    assert "nothing" in held and len(held) > 3
+    assert "nothing" in held and len(held) > 3 and states == {"open", "closed", "full"}
+
+
+def test_how_a_hand_stands_is_read_from_the_picture_alone():
+    """the same words for the same picture, whatever metres it stands for: a camera twice as near sees half the world"""
+    for tilt, at in ((65, (.05, -.08, .12)), (50, (-.1, .1, .06)), (80, (0, 0, .2))):
+        whole, half = draw.Camera(tilt, 1.2, .5, (0, 0, 0)), draw.Camera(tilt, .6, .25, (0, 0, 0))
+        assert scene.over_the_table(whole, np.array(at)) == scene.over_the_table(half, np.array(at) / 2)
+    on_the_table = scene.over_the_table(draw.Camera(), np.array([.05, .1, 0]))
+    assert on_the_table["height"] == 0
+    np.testing.assert_allclose(on_the_table["below"], draw.Camera().project(np.array([.05, .1, 0]))[:2], atol=1e-4)

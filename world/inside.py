@@ -13,7 +13,6 @@ the values that are taken may be small, and later layers may ignore them. Whethe
 the blank and the swapped instruction show.
 """
 import contextlib
-import re
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +24,7 @@ from tokenizer import prompt
 from world import trials
 from world.chips import understand
 from world.scene import VOCABULARIES
-from world.web import GRID
+from world.web import GRID, places_in
 
 
 @contextlib.contextmanager
@@ -78,12 +77,10 @@ def decide(policy, episode, picture, text):
 
 def rings(thought):
     """
-    The places that a thought ends with, (column, row) from 0 to 1.
+    The places of a thought (web.places_in), (column, row) from 0 to 1.
     Example: rings(" 12 20 3 4") -> [(.39, .64), (.11, .14)], of " Plan: pick red can." -> []
     """
-    numbers = [int(n) for n in re.search(r"(?: \d+)*$", thought)[0].split()]
-    places = zip(numbers[::2], numbers[1::2])
-    return [((c + .5) / GRID, (r + .5) / GRID) for c, r in places if max(c, r) < GRID]
+    return [((c + .5) / GRID, (r + .5) / GRID) for c, r in places_in(thought) if max(c, r) < GRID]
 
 
 def odds(policy, logits, masked, choice, slot):

@@ -38,7 +38,7 @@ def _sentences(vocabulary, n):
     names, shown = VOCABULARIES[vocabulary], web.on_the_web(vocabulary)
     # chance would rarely allow wishes, so they come at the end, each equally often
     question_types = [name for name in web.QUESTIONS if name != "wish"] if shown["cards"] else web.PLAIN
-    for _ in range(n):
+    for i in range(n):
         a, b = rng.choice(names["robot"], 2)
         yield prompt(INSTRUCTIONS[str(rng.choice(list(INSTRUCTIONS)))].format(a=a, b=b))
         if shown["cards"]:
@@ -53,8 +53,8 @@ def _sentences(vocabulary, n):
                        "category": web.CARD_CATEGORY[card]},
                       {"name": f"person with {hair} hair", "column": .2, "row": .5, "x": 0, "y": .1,
                        "face": web.someone(rng, hair, shown["wears"])}]
-        facts += [{"name": "gripper", "column": .3, "row": .3, "x": 0, "y": 0, "height": 9,
-                   "held": "nothing"}]
+        facts += [{"name": "gripper", "column": .3, "row": .3, "x": 0, "y": 0, "below": [.3, .5], "height": 9,
+                   "state": ("open", "closed", "full")[i % 3], "held": "nothing"}]
         for question_type in question_types:
             question = web.ask(facts, question_type, rng)
             if question:
@@ -149,17 +149,19 @@ class Demonstrations(Recorded):
         days            each with the light, the table and the camera of its own day
         wordings        each told in words of its own: "bring the red item to the apple"
         questions       what else is asked about the robot's pictures (web.QUESTIONS), and how often
-        places          the thought before an action has two places: of what is taken, and of where it goes
+        places          the thought before an action says where: the places of what is taken and of where it
+                        goes, then how the hand stands (web.hand_in_words)
         wishes          twice as many rows; in the second half the instruction is a wish ("I am thirsty")
         plans           the thought after a wish begins with a plan: " Plan: pick red can."
 
     Example, with places and wishes: log.request(i, rng)
-        -> ("Q: what action should the robot take to move apple near red can? A:", " 12 20 3 4")
-        -> ("Instruction: I am thirsty.", " Plan: pick red can. 3 4 3 4")         in the second half
+        -> ("Q: what action should the robot take to move apple near red can? A:",
+            " 12 20 3 4 15 9 13 open")
+        -> ("Instruction: I am thirsty.", " Plan: pick red can. 3 4 3 4 15 9 13 open")     in the second half
     """
     options = {"vocabulary": "small", "skills": ["pick", "move near"], "episodes": 4000, "days": False,
-               "wordings": False, "questions": {"gripper": 1, "height": 1, "held": 1, "locate": 1, "way": 3},
-               "places": False, "wishes": False, "plans": True}
+               "wordings": False, "places": False, "wishes": False, "plans": True,
+               "questions": {"gripper": 1, "below": 1, "height": 1, "state": 1, "held": 1, "locate": 1, "way": 3}}
     names, bounds = scene.ACTION_NAMES, (scene.ACTION_LOW, scene.ACTION_HIGH)
     lines = staticmethod(trials.lines)
 
@@ -226,7 +228,7 @@ class Demonstrations(Recorded):
             question = wish(self._wish(step, rng))
             thought = plan(step["task"]) if self.plans else ""
         if self.places:
-            thought += "".join(map(web.place, step["places"]))
+            thought += "".join(map(web.place, step["places"])) + web.hand_in_words(step["facts"])
         return question, thought
 
     def ask(self, i, rng):

@@ -13,7 +13,7 @@ import numpy as np
 
 from tokenizer import plan, prompt, wish
 from world import draw
-from world.scene import CARD, CARDS, COLORS, INSTRUCTIONS, KINDS, STEP, VOCABULARIES, WORDINGS, level, person
+from world.scene import CARD, CARDS, COLORS, INSTRUCTIONS, KINDS, STEP, VOCABULARIES, WORDINGS, level, over_the_table, person
 
 GRID = 32
 CARD_CATEGORY = {**{card: category for category, cards in CARDS.items() for card in cards},
@@ -105,6 +105,32 @@ def say(skill: str, language: str, a: str, b: str = "") -> str:
 def place(fact) -> str:
     """Example: place({"column": 0.4, "row": 0.99}) -> " 12 31" """
     return f" {int(fact['column'] * GRID)} {int(fact['row'] * GRID)}"
+
+
+def place_below(hand) -> str:
+    """the place of the cross under a hand, given its fact"""
+    column, row = hand["below"]
+    return place({"column": column, "row": row})
+
+
+def hand_in_words(facts) -> str:
+    """
+    How the robot's hand stands, in its own picture or in a photograph: the place below it, its height in the
+    picture, its state; "" where there is no hand. Example: " 12 26 13 open"
+    """
+    hand = _hand(facts)
+    return f"{place_below(hand)} {hand['height']} {hand['state']}" if hand else ""
+
+
+def places_in(thought) -> list:
+    """
+    The places that a thought names, as (column, row) on the grid: of what is taken, of where it goes, and
+    below the hand, as far as they are said.
+
+    Example: places_in(" Plan: move 3 near 4. 12 20 3 4 12 26 13 open") -> [(12, 20), (3, 4), (12, 26)]
+    """
+    numbers = [int(word) for word in thought.rpartition(".")[2].split() if word.isdecimal()]
+    return list(zip(numbers[::2], numbers[1::2]))[:3]
 
 
 # ----------------------------------------------------------------------------------------------------------
@@ -254,15 +280,15 @@ def draw_arm(pixels, facts, rng):
 
 def draw_hand(pixels, facts, camera, names, rng):
     """
-    A photograph of a robot's hand: where it is, how high and what it holds are known, what it does is not.
-    Nothing is drawn where the hand would hide the middle of a thing. Adds its fact.
+    A photograph of a robot's hand: where it is, how it stands over the table and what it holds are known,
+    what it does is not. Nothing is drawn where the hand would hide the middle of a thing. Adds its fact.
     """
     at = rng.uniform((-.2, -.2, .02), (.2, .2, .2))
     column, row, _ = camera.project(at)
-    inside = .06 < column < .94 and .08 < row < .94
+    inside = .06 < column < .94 and .08 < row < .94 and max(over_the_table(camera, at)["below"]) < .96
     if not inside or any(np.hypot(f["column"] - column, f["row"] - row) < .07 for f in facts):
         return
-    held, turn = "nothing", (*rng.normal(0, .1, 2), rng.uniform(-.8, .8))
+    held, state, turn = "nothing", "full", (*rng.normal(0, .1, 2), rng.uniform(-.8, .8))
     others = [n for n in names if all(f["name"] != n for f in facts)]
     if rng.random() < .5 and others:
         held = str(others[rng.integers(len(others))])
@@ -274,9 +300,11 @@ def draw_hand(pixels, facts, camera, names, rng):
         draw.draw_gripper(pixels, camera, at, *turn, width, True, part="front")
         column, row, _ = camera.project(at)
     else:
-        draw.draw_gripper(pixels, camera, at, *turn, float(rng.random() < .7))
+        state = "open" if rng.random() < .7 else "closed"
+        draw.draw_gripper(pixels, camera, at, *turn, float(state == "open"))
     facts.append({"name": "gripper", "column": float(column), "row": float(row), "x": float(at[0]),
-                  "y": float(at[1]), "height": int(round(at[2] * 100)), "held": held, "photo": True})
+                  "y": float(at[1]), "held": held, "state": state, "photo": True,
+                  **over_the_table(camera, at)})
 
 
 def web_pictures(seeds, size, names, cards, hair, wears):
@@ -497,7 +525,7 @@ def step_toward(b, a):
 
 
 # -- The robot's own question, asked about a picture without a robot. The answer is two places, of what would
-#    be taken and of where it would go: there is no movement to tell.
+#    be taken and of where it would go, and how the hand stands if there is one: there is no movement to tell.
 
 def _goal(reference=None):
     def goal(facts, rng):
@@ -508,7 +536,7 @@ def _goal(reference=None):
         Example: "Q: what action should the robot take to move apple near the sum of two plus one? A:"
             -> the places of the apple and the 3
         """
-        facts = _things(facts)
+        hand, facts = hand_in_words(facts), _things(facts)
         phrase, f = REFERENCES.get(reference, by_name)(facts, rng) or ("", None)
         others = [g for g in facts if g is not f]
         skills = ["pick"] * (f["name"].split()[-1] in KINDS) + ["move near"] * bool(others) if f else []
@@ -522,7 +550,7 @@ def _goal(reference=None):
             text = text.replace(f"the {last}", last)
         a = f if skill == "pick" else others[rng.integers(len(others))]
         instruction = text.format(a=phrase if a is f else a["name"], b=phrase)
-        return prompt(instruction), place(a) + place(f)
+        return prompt(instruction), place(a) + place(f) + hand
     return goal
 
 
@@ -535,7 +563,7 @@ def goal_of_sentence(facts, rng):
     a, b = things[0], things[-1]
     skill = "pick" if a is b or rng.random() < .5 else "move near"
     sentence = say(skill, language, a["name"], b["name"])
-    return prompt(sentence), place(a) + place(a if skill == "pick" else b)
+    return prompt(sentence), place(a) + place(a if skill == "pick" else b) + hand_in_words(facts)
 
 
 # -- Wishes (section 4.4).
@@ -585,9 +613,20 @@ def gripper(facts, rng):
     return f and ("where is the gripper?", place(f))
 
 
+def below(facts, rng):
+    f = _hand(facts)
+    return f and ("what place is below the gripper?", place_below(f))
+
+
 def height(facts, rng):
+    """in 128ths of the picture"""
     f = _hand(facts)
     return f and ("how high is the gripper?", f" {f['height']}")
+
+
+def state(facts, rng):
+    f = _hand(facts)
+    return f and ("how is the gripper?", f" {f['state']}")
 
 
 def held(facts, rng):
@@ -601,7 +640,7 @@ PLAIN = {"locate": locate, "what at": what_at, "caption": caption, "relation": r
          "color": color, "where category": _where("category"), "kind of": category,
          "where face": _where("face"), "sums": sums, "where sum": _where("sum"), "where size": _where("size"),
          "where es": _where("es"), "where fr": _where("fr"), "where de": _where("de"),
-         "gripper": gripper, "height": height, "held": held}
+         "gripper": gripper, "below": below, "height": height, "state": state, "held": held}
 
 
 def _framed(question_type):

@@ -160,8 +160,8 @@ class Demonstrations(Recorded):
         -> ("Instruction: I am thirsty.", " Plan: pick red can. 3 4 3 4 15 9 13 open")     in the second half
     """
     options = {"vocabulary": "small", "skills": ["pick", "move near"], "episodes": 4000, "days": False,
-               "wordings": False, "places": False, "wishes": False, "plans": True,
-               "questions": {"gripper": 1, "below": 1, "height": 1, "state": 1, "held": 1, "locate": 1, "way": 3}}
+               "wordings": False, "questions": {"gripper": 1, "height": 1, "held": 1, "locate": 1, "way": 3},
+               "places": False, "wishes": False, "plans": True}
     names, bounds = scene.ACTION_NAMES, (scene.ACTION_LOW, scene.ACTION_HIGH)
     lines = staticmethod(trials.lines)
 

@@ -499,7 +499,8 @@ class Mix(torch.utils.data.Dataset):
             sources = self.robots if row < n_robot else webs
             which = self.draw(sources, rng)
             pictures, questions = sources[which][0].sample(rng)
-            if row < n_robot and self.retold and rng.random() < self.retold:
+            has_thought = row < n_robot and len(questions[0][1][1]) > 1         # more than " Action:"
+            if self.retold and has_thought and rng.random() < self.retold:
                 pictures, questions = self.retell(questions[0], webs, rng)
             samples.append((pictures, pack(questions, self.text_len)))
             source.append(which if row < n_robot else -1)

@@ -136,13 +136,12 @@ def settings_of(side: str, table: dict) -> dict:
                          f"it says {table}")
     kind = log_class(side, table["format"])
     options, settings = {**COMMON[side], **kind.options}, {"format": table["format"]}
+    where = f"[[{side}]] of format {table['format']!r}"
     for key in table.keys() - options.keys() - {"format"}:
-        raise ValueError(f"[[{side}]] of format {table['format']!r} has no key {key!r}; "
-                         f"there are: {', '.join(options)}")
+        raise ValueError(f"{where} has no key {key!r}; there are: {', '.join(options)}")
     for key, default in options.items():
         if isinstance(default, type) and key not in table:
-            raise ValueError(f"[[{side}]] of format {table['format']!r} needs {key} = ... "
-                             f"of type {default.__name__}")
+            raise ValueError(f"{where} needs {key} = ... of type {default.__name__}")
         wanted, value = default if isinstance(default, type) else type(default), table.get(key, default)
         value = float(value) if wanted is float and type(value) is int else value
         value = [value] if wanted is list and type(value) is str else value
@@ -150,8 +149,7 @@ def settings_of(side: str, table: dict) -> dict:
         inside = value if type(value) is list else counts
         if type(value) is not wanted or not all(type(x) is (str if wanted is list else int) for x in inside):
             name = {list: "list of texts", dict: "table of whole numbers"}.get(wanted, wanted.__name__)
-            raise ValueError(f"[[{side}]] of format {table['format']!r}: {key} = {value!r} "
-                             f"must be of type {name}")
+            raise ValueError(f"{where}: {key} = {value!r} must be of type {name}")
         settings[key] = value
     settings["name"] = settings["name"] or settings["format"]
     for key, fits in (("weight", lambda x: 0 < x < np.inf), ("hold_out", lambda x: x == 0 or x >= 2),
@@ -299,9 +297,8 @@ def held_out_episodes(log: Log, hold_out: int) -> np.ndarray:
     rng = np.random.default_rng(0)
     tasks = [log.request(int(i), rng)[0] for i in first]
     order = sorted(rng.permutation(len(episodes)), key=lambda n: tasks[n])      # by task, else by chance
-    # all but the first of each task
-    again = [b for a, b in zip(order, order[1:]) if tasks[a] == tasks[b]]
-    spare = again or order[1:]
+    # all but the first of each task; where no task comes twice, all but one
+    spare = [b for a, b in zip(order, order[1:]) if tasks[a] == tasks[b]] or order[1:]
     n = min(max(1, round(len(episodes) / hold_out)), len(spare))
     evenly = [spare[int((k + .5) * len(spare) / n)] for k in range(n)]          # along the tasks
     return np.sort(episodes[evenly])
@@ -425,17 +422,16 @@ def length(question):
 
 def fill(questions, ask, text_len, tokenizer):
     """Add different questions, as ask() finds them, until the text is full."""
-    asked, used = set(), sum(map(length, questions))
+    asked = set()
     for _ in range(20):
         found = ask()
         if found is None or found in asked:
             continue
         question = [(ASKED, tokenizer.encode(found[0])), (SAID, [*tokenizer.encode(found[1]), tokenizer.eos])]
-        if used + length(question) > text_len:
+        if sum(map(length, questions)) + length(question) > text_len:
             break
         asked.add(found)
         questions.append(question)
-        used += length(question)
     return questions
 
 
@@ -552,9 +548,8 @@ def make_mix(config, logs: dict, robots: dict, tokenizer: Tokenizer):
               n_pretrain=config.n_pretrain, seed=config.seed, n_micro=config.micro_batches,
               shift=config.shift, shift_from=0 if config.init_from else SHIFT_FROM, retold=config.retold)
     held_out = robot_data(True)
-    if not held_out:
-        return mix, None
-    return mix, Mix(held_out, [], batch_size=128, robot_fraction=1.0, text_len=config.text_len)
+    unseen = Mix(held_out, [], batch_size=128, robot_fraction=1.0, text_len=config.text_len)
+    return mix, unseen if held_out else None
 
 
 # --------------------------------------------------------------------------------------------------------

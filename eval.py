@@ -66,8 +66,8 @@ class Policy:
             raise ValueError(f"execute = {execute}; an answer holds {self.robot.chunk} actions")
         self.execute, self.actions = execute or self.robot.chunk, self.robot.actions
         self.model.to(self.device).eval()
-        allowed = np.tile(self.actions.allowed, (self.robot.chunk, 1))
-        self.slots = torch.from_numpy(allowed).to(self.device)                  # (chunk * D, n_vocab)
+        # what may be said in each slot, (chunk * D, n_vocab)
+        self.slots = torch.from_numpy(self.actions.allowed).repeat(self.robot.chunk, 1).to(self.device)
         self.dtype, self.cache, self.temperature, self.seed = dtype, True, temperature, seed
         self.begun = 0                          # episodes so far
 

@@ -216,18 +216,15 @@ class VLA(nn.Module):
                                     for _ in range(config.n_layer))
         self.ln_f = nn.LayerNorm(config.n_embd)
         self.watch = None           # set it to a list: each new token appends (logits, masked logits, choice)
-        self.apply(self._init)
+        for module in self.modules():
+            if isinstance(module, (nn.Linear, nn.Embedding)):
+                nn.init.normal_(module.weight, std=0.02)
+            if isinstance(module, nn.Linear):
+                nn.init.zeros_(module.bias)
         for name, p in self.named_parameters():  # keep the residual stream's size at any depth, as GPT-2 does
             if name.endswith("c_proj.weight"):
                 depth = config.vit_layer if name.startswith("vit") else config.n_layer
                 nn.init.normal_(p, std=0.02 / math.sqrt(2 * depth))
-
-    @staticmethod
-    def _init(module):
-        if isinstance(module, (nn.Linear, nn.Embedding)):
-            nn.init.normal_(module.weight, std=0.02)
-        if isinstance(module, nn.Linear):
-            nn.init.zeros_(module.bias)
 
     @torch.no_grad()
     def add_sinusoids(self, ids):

@@ -186,10 +186,9 @@ def autocast(device, dtype: str):
     """bfloat16 products where asked for, or, for "auto", where the hardware multiplies it"""
     if dtype == "auto":
         # elsewhere slower than float32
-        on_cpu = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
-        on_gpu = functools.partial(torch.cuda.is_bf16_supported, including_emulation=False)
-        fast = {"cuda": on_gpu, "cpu": on_cpu}.get(device.type, lambda: False)()
-        dtype = "bfloat16" if fast else "float32"
+        on_cpu = device.type == "cpu" and getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
+        on_gpu = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+        dtype = "bfloat16" if on_cpu or on_gpu else "float32"
     return torch.autocast(device.type, torch.bfloat16) if dtype == "bfloat16" else contextlib.nullcontext()
 
 
@@ -270,11 +269,14 @@ def train(config: Config, resume=False, other_data=False) -> Path:
         done, halt = start, False
         with stop_between_steps() as stopped, Progress(config, ranks, start, total, flops) as progress:
             for step in range(start, total):
-                micro_batches = progress.waiting(lambda: [next(batches) for _ in ranks.micro])
+                before = time.monotonic()
+                micro_batches = [next(batches) for _ in ranks.micro]
+                progress.waited += time.monotonic() - before        # for data
                 scale = lr_scale(step, total, config)
                 norm, *results = train_step(wrapped, micro_batches, optimizers, scale, config, ranks)
                 done = step + 1
-                if progress.advance(done):
+                progress.bar.update()
+                if done % config.log_every == 0 or done == total:
                     found = metrics(*results, {name: robots[name].actions for name in mix.names})
                     # what is logged about the robot comes from held-out episodes, if there are any
                     if step >= config.n_pretrain and held_out:
@@ -432,8 +434,7 @@ class Progress:
     """The bar on the screen, and a line of out_dir/log.jsonl every log_every steps, by the first rank."""
 
     def __init__(self, config: Config, ranks, start: int, total: int, flops: int):
-        self.config, self.device, self.flops = config, ranks.device, flops
-        self.start, self.total = start, total
+        self.config, self.device, self.flops, self.start = config, ranks.device, flops, start
         path = Path(config.out_dir) / "log.jsonl"
         if ranks.first:
             begin_log(path, start)
@@ -448,18 +449,6 @@ class Progress:
     def __exit__(self, *_):
         self.bar.close()
         self.file.close()
-
-    def waiting(self, function):
-        """calls function(), and counts its time as waiting for data"""
-        before = time.monotonic()
-        result = function()
-        self.waited += time.monotonic() - before
-        return result
-
-    def advance(self, done: int) -> bool:
-        """one step more on the bar; True if it is time for a line of the log"""
-        self.bar.update()
-        return done % self.config.log_every == 0 or done == self.total
 
     def write(self, done: int, **found):
         seconds = max(time.monotonic() - self.began, 1e-9)
@@ -526,8 +515,7 @@ def read_config(argv=None) -> Config:
              list: {"type": inline_table, "nargs": "+", "metavar": 'format="..."'}}
     for f in dataclasses.fields(Config):
         default = f.default if f.default is not dataclasses.MISSING else f.default_factory()
-        parser.add_argument(f"--{f.name}", default=None,
-                            help=f"{f.metadata['help']} ({default})".replace("%", "%%"),
+        parser.add_argument(f"--{f.name}", help=f"{f.metadata['help']} ({default})".replace("%", "%%"),
                             **kinds.get(f.type, {"type": f.type}))
     args = vars(parser.parse_args(argv))
     resume, _, path = args.pop("resume"), args.pop("other_data"), args.pop("config")
@@ -678,8 +666,7 @@ def begin_log(path: Path, start: int):
     half a line, is dropped.
     """
     kept = []
-    begun = start and path.exists()
-    for line in path.read_text(encoding="utf-8", errors="replace").split("\n") if begun else ():
+    for line in path.read_text(encoding="utf-8", errors="replace").split("\n") if path.exists() else ():
         with contextlib.suppress(ValueError, KeyError, TypeError):
             if json.loads(line)["step"] <= start:
                 kept.append(line + "\n")

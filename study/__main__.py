@@ -6,7 +6,7 @@ The paper's tables in small: trains every recipe, asks it every line, and keeps 
     python -m study --jobs 1                             # one run at a time, with all cores
     python -m study --config configs/full.toml --out_dir out/full
     python -m study --tables                             # the tables of RESULTS.md, from study/results.json
-    python -m study --figures                            # its figures, from the same file
+    python -m study --figures                            # its figures, beside the same file
     python -m study --checkpoint out/study/large/cofine/0/checkpoint.pt --lines sums people
     python -m study --checkpoint out/study/large/cofine/0/checkpoint.pt --pack study/cofine/checkpoint.pt
 
@@ -40,7 +40,8 @@ def arguments():
     add("--only", nargs="+", default=(), metavar="RUN",
         help='runs whose names begin so, in this order: "large/cofine", "small" ...')
     add("--tables", action="store_true", help="print the tables of a results file and do nothing else")
-    add("--figures", action="store_true", help="draw study/recipes.svg and samples.svg and do nothing else")
+    add("--figures", action="store_true", help="draw recipes.svg and samples.svg beside a results file and do nothing "
+        "else")
     add("--checkpoint", default="", help="ask one trained model the lines of --lines and do nothing else; "
         "writes lines.json and lines.png beside it")
     add("--lines", nargs="+", default=["emergent"], metavar="NAME",
@@ -75,7 +76,7 @@ def main():
             study(args.config, args.out_dir, path, args.seeds, args.trials, args.only, args.jobs)
         results = json.loads(path.read_text())
         if args.figures:
-            draw(results, HERE)
+            draw(results, path.parent)
         else:
             print("\n\n".join(f"{name}\n\n{text}" for name, text in tables(results).items()))
     except (ValueError, OSError) as e:

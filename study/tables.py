@@ -174,6 +174,8 @@ def recipes_table(results):
         for name in RECIPES if size == "large" else THREE:
             recipe = f"{size}/{name}"
             found = pooled(results, recipe)
+            if not runs_of(results, recipe):
+                continue
             seen = of_line(found, "seen")
             unseen = mean_cell(found, "generalisation") if seen or not found else "-"
             seeds = [mean_of_groups(by_group(rows_of(run), "emergent")) for run in runs_of(results, recipe)]
@@ -182,7 +184,7 @@ def recipes_table(results):
                          " / ".join(f"{100 * mean:.0f}" for mean in seeds if not math.isnan(mean)),
                          web_mean(results, of_web, "web before"), web_mean(results, recipe, "web")])
     return markdown(["model, recipe", "seen", "unseen, average", "emergent, average", "by seed", "web before",
-                     "web after"], rows)
+                     "web after"], rows or [[MISSING, *"-" * 6]])
 
 
 def links_table(results):

@@ -227,7 +227,7 @@ def test_other_settings_are_refused_in_one_line(stopped, preset):
     with pytest.raises(ValueError, match="was measured with other settings"):
         runs.study(preset, folder / "out", path, [0], 3)
     with pytest.raises(ValueError, match="was measured with other settings"):
-        runs.study(ROOT / "configs/study.toml", folder / "out", ROOT / "study/results.json", [0], 70)
+        runs.study(ROOT / "configs/study.toml", folder / "out", ROOT / "study/earlier/results.json", [0], 70)
     with pytest.raises(ValueError, match="no run begins with 'cofine'; with these seeds there are large/"):
         runs.study(preset, folder / "out", path, [1], 2, ("cofine",))
 
@@ -403,15 +403,18 @@ def test_a_plan_on_the_web_is_right_where_it_means_the_same_things(monkeypatch):
 # ----------------------------------------------------------------------------------------------------------
 # what is shown
 
-def test_the_tables_and_figures_of_results_md_are_those_of_the_results_file():
-    text = (ROOT / "study/RESULTS.md").read_text()
-    results = json.loads((ROOT / "study/results.json").read_text())
+@pytest.mark.parametrize("folder", ["study", "study/earlier"])
+def test_the_tables_and_figures_of_results_md_are_those_of_the_results_file(folder):
+    text = (ROOT / folder / "RESULTS.md").read_text()
+    results = json.loads((ROOT / folder / "results.json").read_text())
     for name, table in tables.tables(results).items():
-        assert table in text, f"{name} is not that of results.json; paste it from: python -m study --tables"
+        assert table in text or "not yet run" in table, f"{name} is not that of results.json; paste it from: python -m study --tables"
     for figure, draw in (("recipes.svg", tables.recipes_figure), ("samples.svg", tables.samples_figure)):
-        assert (ROOT / "study" / figure).read_text() == draw(results) and f"]({figure})" in text
+        if drawn := draw(results):
+            assert (ROOT / folder / figure).read_text() == drawn and f"]({figure})" in text
 
 
-def test_the_results_file_says_with_which_code_it_was_measured():
-    results = json.loads((ROOT / "study/results.json").read_text())
-    assert results["measured at"] and all(run["measured at"] for run in results["runs"].values())
+@pytest.mark.parametrize("folder", ["study", "study/earlier"])
+def test_the_results_file_says_with_which_code_it_was_measured(folder):
+    results = json.loads((ROOT / folder / "results.json").read_text())
+    assert all(run["measured at"] for run in results["runs"].values())

@@ -3,10 +3,10 @@ Where samples come from, and how a sample becomes numbers.
 
 A sample is one picture and a few questions with answers, from a robot or from the web. pack() makes aligned
 lists of it: the tokens, the number of the question that each belongs to, and what each token is: asked (no
-loss), said (loss), one of the numbers of an action (loss), or given (no loss: Mix.retell).
+loss), said (loss), or one of the numbers of an action (loss).
 
 A robot sample. The action says: go on, 4 cm away, 4 cm to the left, 8 cm down, no turn, gripper open. In
-the rows label: . asked, s said, a action, g given.
+the rows label: . asked, s said, a action.
 
     picture   64 x 64 x 3, which become 16 picture tokens in the model
     tokens    Q: what action should the robot take to pick apple ? A: | 0 192 192 0 128 128 128 255 <eos>
@@ -17,7 +17,6 @@ With a thought (section 4.4), words come before the action, and " Action:" ends 
 
     tokens    Instruction: I am thirsty. | Plan: pick red can. Action: | 0 192 192 0 128 128 128 255 <eos>
     label     .            . .  .      . | s     s    s   s  s s       | a a   a   a a   a   a   a   s
-    retold    .            . .  .      . | g     g    g   g  g g       | a a   a   a a   a   a   a   s
 
 A web sample. There is no robot; several questions share the picture, and each sees the picture and itself
 only.
@@ -49,8 +48,8 @@ from PIL import Image
 
 from tokenizer import ActionTokenizer, Tokenizer
 
-# labels of tokens; what is above ASKED has loss. GIVEN: a thought; SAID: words; ACTION: a number of an action
-GIVEN, ASKED, SAID, ACTION = -1, 0, 1, 2
+# labels of tokens; all but ASKED have loss. SAID: words; ACTION: a number of an action
+ASKED, SAID, ACTION = 0, 1, 2
 
 # format -> the class that reads it, opened by name when a preset asks for it. A format of your own is one
 # more line.
@@ -474,16 +473,16 @@ class Mix(torch.utils.data.Dataset):
 
     An item is a dict: images (n, [pictures,] S, S, 3) uint8; tokens, segment, label (n, T) int64; source
     (n,), which of the robots (names) a row is from, -1 = web; shift (n,), how many positions farther on its
-    words stand, by chance, at most `shift`. With chance `retold` a robot sample is retold (retell).
+    words stand, by chance, at most `shift`.
     """
 
     def __init__(self, robots, webs, batch_size, robot_fraction, text_len, n_pretrain=0, seed=0, n_micro=1,
-                 shift=0, shift_from=SHIFT_FROM, retold=0.0):
+                 shift=0, shift_from=SHIFT_FROM):
         self.robots, self.webs, self.batch_size, self.text_len = robots, webs, batch_size, text_len
         self.names = [settings.get("name", "") for _, settings in robots]       # what item["source"] counts
         self.robot_fraction, self.n_pretrain = robot_fraction, n_pretrain
         self.seed, self.n_micro = seed, n_micro
-        self.shift, self.shift_from, self.retold = shift, shift_from, retold
+        self.shift, self.shift_from = shift, shift_from
 
     def __getitem__(self, item):
         step, k = item
@@ -495,9 +494,6 @@ class Mix(torch.utils.data.Dataset):
             sources = self.robots if row < n_robot else webs
             which = self.draw(sources, rng)
             pictures, questions = sources[which][0].sample(rng)
-            has_thought = row < n_robot and len(questions[0][1][1]) > 1         # more than " Action:"
-            if self.retold and has_thought and rng.random() < self.retold:
-                pictures, questions = self.retell(questions[0], webs, rng)
             samples.append((pictures, pack(questions, self.text_len)))
             source.append(which if row < n_robot else -1)
             room = self.text_len - max(map(length, questions))
@@ -507,21 +503,6 @@ class Mix(torch.utils.data.Dataset):
         return {"images": torch.from_numpy(np.stack([pictures for pictures, _ in samples])),
                 "tokens": torch.tensor(tokens), "segment": torch.tensor(segment),
                 "label": torch.tensor(label), "source": torch.tensor(source), "shift": torch.tensor(shift)}
-
-    def retell(self, action, webs, rng):
-        """
-        The action of a demonstration before another picture, which is of the web if there is one. Its thought
-        is GIVEN, without loss, so nothing but words says what to do. An action that is learnt from its
-        own picture alone follows that picture, even on a table where it misleads, and not the thought.
-        """
-        asked, (_, thought), *numbers = action
-        others = webs or self.robots
-        pictures, questions = others[self.draw(others, rng)][0].sample(rng)
-        told = [[asked, (GIVEN, thought), *numbers]]
-        for question in questions if webs else questions[1:]:       # a robot's first question is its action
-            if sum(map(length, told)) + length(question) <= self.text_len:
-                told.append(question)
-        return pictures, told
 
     @staticmethod
     def draw(sources, rng):
@@ -546,7 +527,7 @@ def make_mix(config, logs: dict, robots: dict, tokenizer: Tokenizer):
     # the weights of init_from have learnt words at fixed positions already, so words may move at once
     mix = Mix(robot_data(False), webs, config.batch_size, config.robot_fraction, config.text_len,
               n_pretrain=config.n_pretrain, seed=config.seed, n_micro=config.micro_batches,
-              shift=config.shift, shift_from=0 if config.init_from else SHIFT_FROM, retold=config.retold)
+              shift=config.shift, shift_from=0 if config.init_from else SHIFT_FROM)
     held_out = robot_data(True)
     unseen = Mix(held_out, [], batch_size=128, robot_fraction=1.0, text_len=config.text_len)
     return mix, unseen if held_out else None

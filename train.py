@@ -46,7 +46,7 @@ from torch.nn.parallel import DistributedDataParallel as DDP
 from tqdm import tqdm
 
 import data
-from data import ACTION, ASKED, SAID
+from data import ACTION, ASKED
 from model import VLA, ModelConfig
 from tokenizer import Tokenizer
 
@@ -97,7 +97,6 @@ class Config:
     robot_fraction: float = key(0.5, "share of robot samples after that; 1 = fine-tuning", least=0, most=1)
     batch_size: int = key(64, "samples a step", least=1, most=1_000_000)
     micro_batches: int = key(1, "cut a batch into this many; ranks share them, and gradients add up", least=1)
-    retold: float = key(0.0, "share of robot samples that are retold (data.Mix.retell)", least=0, most=1)
     shift: int = key(0, "words move up to so many positions, to mean the same at each", least=0)
     lr_muon: float = key(3e-3, "learning rate of Muon, for the matrices of the blocks", least=0)
     lr_adam: float = key(2e-3, "learning rate of AdamW, for everything else", least=0)
@@ -136,8 +135,6 @@ class Config:
                 if type(table) is not dict:
                     raise ValueError(f"{side} must be tables, each under a line [[{side}]]; it has {table!r}")
                 data.settings_of(side, table)
-        if self.retold and not self.thought_len:
-            raise ValueError(f"retold = {self.retold} needs a thought (thought_len above 0) to tell from")
         if self.init_from and self.pretrained:
             raise ValueError("init_from has words and weights already; leave pretrained out")
         if self.micro_batches > self.batch_size:
@@ -194,14 +191,12 @@ def autocast(device, dtype: str):
 
 def forward(model, batch, config: Config, device):
     """
-    a batch of data.Mix -> logits (M, n_vocab) and losses (M,) of its answer tokens, 0 where they were given;
-    and the moved batch
+    a batch of data.Mix -> logits (M, n_vocab) and losses (M,) of its answer tokens; and the moved batch
     """
     batch = {name: x.to(device, non_blocking=device.type == "cuda") for name, x in batch.items()}
     with autocast(device, config.dtype):
         answer = batch["label"] != ASKED        # answers are predicted: words and actions alike
         logits, losses = model(batch["images"], batch["tokens"], batch["segment"], answer, batch["shift"])
-        losses = losses * (batch["label"][answer] > ASKED)      # a given thought has no loss
     return logits, losses, batch
 
 
@@ -214,7 +209,7 @@ def train_step(model, micro_batches, optimizers, scale, config: Config, ranks):
     for optimizer, lr in ((optimizers["muon"], config.lr_muon), (optimizers["adam"], config.lr_adam)):
         for group in optimizer.param_groups:
             group["lr"] = lr * scale
-    n_target = ranks.total(sum(int((batch["label"] > ASKED).sum()) for batch in micro_batches))
+    n_target = ranks.total(sum(int((batch["label"] != ASKED).sum()) for batch in micro_batches))
     for k, batch in enumerate(micro_batches):
         with ranks.sync(model, last=k == len(micro_batches) - 1):
             logits, losses, batch = forward(model, batch, config, ranks.device)
@@ -412,7 +407,7 @@ def metrics(logits, losses, batch, robots: dict) -> dict:
     label, tokens = batch["label"][answer], batch["tokens"][answer]                                 # (M,)
     source = batch["source"][:, None].expand_as(answer)[answer]             # (M,) which robot, -1 = web
     is_action = label == ACTION
-    parts = {"action": is_action, "view": (source >= 0) & (label == SAID), "web": source < 0}
+    parts = {"action": is_action, "view": (source >= 0) & ~is_action, "web": source < 0}
     out = {name: losses[mask].mean().item() for name, mask in parts.items() if mask.any()}
     hits, count = 0, 0
     for k, (name, actions) in enumerate(robots.items()):

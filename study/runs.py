@@ -72,7 +72,7 @@ def runs(config, seeds):
             "seed": seed, "scheme": "overwrite", "attention": "causal", "robot_fraction": .66,
             "steps": round(config.steps * config.robot_fraction / .66)}, TABLES_4_5
         found[f"large/no place/{seed}"] = {
-            "seed": seed, "thought_len": 0, "retold": 0.0, "robot": [{**robot, "places": False}],
+            "seed": seed, "thought_len": 0, "robot": [{**robot, "places": False}],
             "web": [{**pictures, "questions": without_goals}, *easy]}, TABLES_4_5
         found[f"large/words/{seed}"] = {
             "seed": seed, "web": [{**pictures, "questions": WORDS}]}, ("emergent",)

@@ -15,7 +15,7 @@ from PIL import Image
 
 import data
 import tiny
-from data import ACTION, ASKED, GIVEN, SAID
+from data import ACTION, ASKED, SAID
 from tokenizer import BEGIN_ACTION
 from tokenizer import ActionTokenizer, Tokenizer, prompt
 
@@ -109,38 +109,6 @@ def test_overwritten_words_are_named():
         data.RobotData(log, data.Robot(actions), 40, 16)
 
 
-# -- an action that is told from its thought
-
-@pytest.mark.parametrize("with_web", [True, False])
-def test_a_retold_action_has_its_own_words_a_thought_without_loss_and_another_picture(actions, with_web):
-    """of the web if there is one, with as many of its questions as fit; a step without a thought is left as it is"""
-    mix = make_mix(actions, {"thought_len": 8}, [{}] if with_web else [], retold=.4, robot_fraction=.5 if with_web else 1., text_len=48)
-    (robot, _), = mix.robots
-    pictures = {"robot": lambda i: np.full((16, 16, 3), i, np.uint8), "web": lambda i: np.full((16, 16, 3), 200 + i, np.uint8)}
-    for name, sources in (("robot", mix.robots), ("web", mix.webs)):
-        for source, _ in sources:
-            source.log.picture = pictures[name]
-    robot.log.request = lambda i, rng: (prompt("go to the square"), f" {i}" if i % 2 else "")
-    told = plain = 0
-    for step in range(60):
-        batch = mix[step, 0]
-        for k in np.flatnonzero(batch["source"] >= 0):
-            row = {name: batch[name][k] for name in ("images", "tokens", "segment", "label")}
-            first, label = row["segment"] == 1, row["label"]
-            seen, given = int(row["images"][0, 0, 0]), row["tokens"][first & (label == GIVEN)].tolist()
-            words = given or row["tokens"][first & (label == SAID)].tolist()[:-1]
-            thought = actions.tokenizer.decode(words).removesuffix(BEGIN_ACTION).strip()
-            acted = row["tokens"][first & (label == ACTION)].tolist()
-            if thought:
-                assert acted == actions.encode(robot.log.actions[int(thought)]).tolist()
-            if given:
-                assert thought and seen != int(thought) and (seen >= 200) == with_web and (label[~first] != ACTION).all()
-            else:
-                assert seen == int(thought or seen)
-            told, plain = told + bool(given), plain + bool(thought)
-    assert .3 < told / plain < .5
-
-
 # -- pictures
 
 def test_two_frames_are_the_step_before_and_this_one_and_a_web_picture_twice(actions):
@@ -158,11 +126,10 @@ def test_augmentation_is_the_same_for_all_frames_and_never_for_held_out_episodes
     pictures = data.jitter([tiny.picture(1)] * 2, 16, np.random.default_rng(0))
     assert np.array_equal(*pictures) and not np.array_equal(pictures[0], tiny.picture(1))
     config = type("C", (), dict(text_len=40, image_size=16, frames=1, thought_len=0, batch_size=4, robot_fraction=1.0, n_pretrain=0, seed=0,
-                                micro_batches=1, shift=0, retold=0.5, init_from=""))
+                                micro_batches=1, shift=0, init_from=""))
     settings = data.settings_of("robot", {"format": "tiny", "augment": True})
     mix, held_out = data.make_mix(config, {"robot": {"r": (robot_log(), settings)}, "web": {}}, {"r": data.Robot(actions)}, actions.tokenizer)
     assert mix.robots[0][0].augment and not held_out.robots[0][0].augment
-    assert mix.retold == .5 and not held_out.retold
 
 
 def test_pictures_of_any_size_fit_and_other_things_are_refused():

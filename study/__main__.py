@@ -40,8 +40,8 @@ def arguments():
     add("--only", nargs="+", default=(), metavar="RUN",
         help='runs whose names begin so, in this order: "large/cofine", "small" ...')
     add("--tables", action="store_true", help="print the tables of a results file and do nothing else")
-    add("--figures", action="store_true", help="draw recipes.svg and samples.svg beside a results file and do nothing "
-        "else")
+    add("--figures", action="store_true", help="draw recipes.svg and samples.svg beside a results file "
+        "and do nothing else")
     add("--checkpoint", default="", help="ask one trained model the lines of --lines and do nothing else; "
         "writes lines.json and lines.png beside it")
     add("--lines", nargs="+", default=["emergent"], metavar="NAME",

@@ -748,7 +748,7 @@ def over_the_table(camera, hand):
     "height": how far under it the cross is, in 128ths of the picture. Both can be read from any camera's
     picture; metres could not.
 
-    Example: 12 cm high, in the middle: {"below": [.5, .54], "height": 13}
+    Example: 12 cm high, in the middle: {"below": [.5, .57], "height": 13}
     """
     (_, row, _), (column, under, _) = camera.project(np.array([hand, hand * (1, 1, 0)]))
     return {"below": [round(float(min(max(x, 0), .999)), 4) for x in (column, under)],

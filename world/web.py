@@ -13,7 +13,8 @@ import numpy as np
 
 from tokenizer import plan, prompt, wish
 from world import draw
-from world.scene import CARD, CARDS, COLORS, INSTRUCTIONS, KINDS, STEP, VOCABULARIES, WORDINGS, level, over_the_table, person
+from world.scene import (CARD, CARDS, COLORS, INSTRUCTIONS, KINDS, STEP, VOCABULARIES, WORDINGS, level,
+                         over_the_table, person)
 
 GRID = 32
 CARD_CATEGORY = {**{card: category for category, cards in CARDS.items() for card in cards},

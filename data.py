@@ -107,6 +107,14 @@ class Log:
     def check(cls, settings: dict):
         """ValueError if options of the right type make no sense"""
 
+    @classmethod
+    def kept(cls, settings: dict):
+        """
+        Which tokens of a thought an episode says once and keeps, from (the first, the one after the last) on:
+        those of a plan that does not change, such as where a thing goes.
+        """
+        return 0, 0
+
     def ask(self, i, rng):
         return None
 

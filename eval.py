@@ -46,6 +46,7 @@ class Policy:
     execute: how many actions of an answer are carried out before the policy looks again (0: all of them),
     for a robot whose answers hold several (chunk). seed: of the draws of all episodes.
     """
+    kept = range(0)                             # which tokens of its first thought an episode keeps (Log.kept)
 
     def __init__(self, checkpoint, device="auto", dtype="float32", temperature=0.5, seed=0, robot=None,
                  execute=0):
@@ -65,6 +66,9 @@ class Policy:
         if not 0 <= execute <= self.robot.chunk:
             raise ValueError(f"execute = {execute}; an answer holds {self.robot.chunk} actions")
         self.execute, self.actions = execute or self.robot.chunk, self.robot.actions
+        if self.config["thought_len"]:
+            table = next(t for t in self.config["robot"] if (t.get("name") or t["format"]) == self.name)
+            self.kept = range(*data.log_class("robot", table["format"]).kept(table))
         self.model.to(self.device).eval()
         # what may be said in each slot, (chunk * D, n_vocab)
         self.slots = torch.from_numpy(self.actions.allowed).repeat(self.robot.chunk, 1).to(self.device)
@@ -86,11 +90,18 @@ class Policy:
         """
         seen = [e.with_picture(picture) for e, picture in zip(episodes, pictures)]  # an error leaves no trace
         asked = [k for k, e in enumerate(episodes) if not e.to_do]
+        for k in asked:
+            if episodes[k].told != prompts[k]:                              # nothing is kept of other words
+                episodes[k].told, episodes[k].kept = prompts[k], {}
         if asked:
             answers, thoughts = self.decide([sum(seen[k], []) for k in asked], [prompts[k] for k in asked],
-                                            [episodes[k].rng for k in asked])
+                                            [episodes[k].rng for k in asked],
+                                            [episodes[k].kept for k in asked])
             for k, answer, thought in zip(asked, answers, thoughts):
                 episodes[k].to_do, episodes[k].thought = self.carried_out(answer), thought
+                if self.kept:
+                    said = self.tokenizer.encode(thought)
+                    episodes[k].kept = {t: said[t] for t in self.kept if t < len(said)}
         for e, steps in zip(episodes, seen):
             e.history = steps
         return np.stack([e.to_do.pop(0) for e in episodes])
@@ -113,14 +124,15 @@ class Policy:
                 break
         return actions
 
-    def decide(self, pictures, prompts, rngs):
+    def decide(self, pictures, prompts, rngs, kept=()):
         """
         What the model says: B lists of pictures (frames * cameras, the oldest step first), B prompts and B
         random generators -> answers (B, chunk, D) float32 in the units of the robot's log, terminate first,
         and the B thoughts that came before them.
 
         One rule for all robot prompts: words, at most thought_len tokens of them, until " Action:"; then
-        one bin in each slot.
+        one bin in each slot. kept: B dicts, place in the thought -> the token that an earlier thought had there
+        and that stays, such as {2: 40} (empty: nothing is kept).
         """
         most, n, tok = self.config["thought_len"], len(self.slots), self.tokenizer
         words = torch.ones(tok.n_vocab, dtype=torch.bool, device=self.device)
@@ -134,7 +146,12 @@ class Policy:
             """the new tokens so far, (B, t) -> which may come next (B, n_vocab)"""
             if tokens.size(1) == most:
                 rules[-1] = begin                                       # its room is full: the action begins
-            return rules[self.slot(tokens)]
+            slot, t = self.slot(tokens), tokens.size(1)
+            may = rules[slot]
+            for row, stays in enumerate(kept):
+                if slot[row] < 0 and t in stays:                        # still thinking
+                    may[row] = torch.arange(tok.n_vocab, device=self.device) == stays[t]
+            return may
         room, eos = (most + 1 + n, tok.eos) if most else (n, None)      # words, " Action:" and bins
         uniform = torch.from_numpy(np.stack([rng.random(room, np.float32) for rng in rngs]))
         ids = self.generate(pictures, prompts, room, allowed, eos, self.temperature, uniform)
@@ -170,13 +187,15 @@ class Policy:
 class Episode:
     """
     What a policy keeps in mind of one episode: its draws, the actions that are still to be carried out, and,
-    with frames > 1, what it saw in the steps before (RT-2 has no other memory).
+    with frames > 1, what it saw in the steps before. RT-2 has no other memory. A thought may keep a part of
+    what was first said (data.Log.kept), as long as the robot is told the same.
     """
 
     def __init__(self, policy, seed):
         self.policy, self.rng = policy, np.random.default_rng(seed)
         self.history, self.to_do = [], []       # lists of pictures, one for each camera; actions
         self.thought = ""                       # what was said before the last answer's actions
+        self.told, self.kept = None, {}         # the prompt, and the tokens of the thought that stay
 
     def act(self, picture, instruction: str | None, as_prompt=prompt):
         """

@@ -122,6 +122,15 @@ def test_a_thought_says_what_is_taken_where_it_goes_and_how_the_hand_stands(fold
     assert 20 < moves < len(log) - 20
 
 
+def test_the_place_of_the_goal_is_kept_and_nothing_where_a_thought_may_begin_with_a_plan(folder):
+    log, tok = demonstrations(folder, places=True), Tokenizer.train(record.corpus("small"))
+    kept = slice(*record.Demonstrations.kept({"format": "world", "places": True}))
+    for i in range(0, len(log), 5):
+        assert tok.decode(tok.encode(log.request(i, None)[1])[kept]) == web.place(log.steps[i]["places"][1])
+    for table in ({}, {"places": True, "wishes": True}):
+        assert record.Demonstrations.kept(table) == (0, 0)
+
+
 def test_half_of_the_rows_are_wishes_as_often_to_pick_as_to_move(folder):
     log = demonstrations(folder, 40, vocabulary="medium", wishes=True, places=True)
     rng, n, wishes = np.random.default_rng(0), len(log.steps), set()

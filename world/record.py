@@ -179,6 +179,11 @@ class Demonstrations(Recorded):
         self.episode = self.episode[self.rows]
 
     @classmethod
+    def kept(cls, settings):
+        """the place of the goal: decided anew at each step, it would change as the hand hides what is there"""
+        return (2, 4) if settings.get("places") and not settings.get("wishes") else (0, 0)
+
+    @classmethod
     def check(cls, settings):
         cls._check(settings, "episodes")
         names, skills = VOCABULARIES[settings["vocabulary"]]["robot"], settings["skills"]

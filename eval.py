@@ -46,7 +46,7 @@ class Policy:
     execute: how many actions of an answer are carried out before the policy looks again (0: all of them),
     for a robot whose answers hold several (chunk). seed: of the draws of all episodes.
     """
-    kept = range(0)                             # which tokens of its first thought an episode keeps (Log.kept)
+    kept = range(0)                             # which tokens of its thought an episode keeps (data.Log.kept)
 
     def __init__(self, checkpoint, device="auto", dtype="float32", temperature=0.5, seed=0, robot=None,
                  execute=0):
@@ -131,8 +131,8 @@ class Policy:
         and the B thoughts that came before them.
 
         One rule for all robot prompts: words, at most thought_len tokens of them, until " Action:"; then
-        one bin in each slot. kept: B dicts, place in the thought -> the token that an earlier thought had there
-        and that stays, such as {2: 40} (empty: nothing is kept).
+        one bin in each slot. kept: B dicts, place in the thought -> the token that an earlier thought had
+        there and that stays, such as {2: 40} (empty: nothing is kept).
         """
         most, n, tok = self.config["thought_len"], len(self.slots), self.tokenizer
         words = torch.ones(tok.n_vocab, dtype=torch.bool, device=self.device)

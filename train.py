@@ -342,8 +342,7 @@ def set_up(config: Config, ranks, resume: bool, other_data: bool):
         data.make_tokenizer(logs, config.n_vocab)
     robots = data.make_robots(config, logs, tokenizer, {})
     torch.manual_seed(config.seed)
-    sizes = {f.name: getattr(config, f.name)
-             for f in dataclasses.fields(ModelConfig) if hasattr(config, f.name)}
+    sizes = {name: value for name, value in vars(config).items() if name in ModelConfig.__annotations__}
     model = VLA(ModelConfig(**{**sizes, **published, "n_vocab": tokenizer.n_vocab,
                                "max_text": config.text_len,
                                "pictures": config.frames * data.most_cameras(robots)}))
@@ -799,8 +798,6 @@ def gather(state):
     """
     if isinstance(state, dict):
         return {k: gather(v) for k, v in state.items()}
-    if isinstance(state, (list, tuple)):
-        return [gather(v) for v in state]
     return state.full_tensor().cpu() if isinstance(state, DTensor) else state
 
 

@@ -146,15 +146,18 @@ class Policy:
             """the new tokens so far, (B, t) -> which may come next (B, n_vocab)"""
             if tokens.size(1) == most:
                 rules[-1] = begin                                       # its room is full: the action begins
-            slot, t = self.slot(tokens), tokens.size(1)
-            may = rules[slot]
+            return rules[self.slot(tokens)]
+
+        def keeping(tokens):
+            """the same, but of a thought that goes on, what is kept of an earlier one stays"""
+            may, slot, t = allowed(tokens), self.slot(tokens), tokens.size(1)
             for row, stays in enumerate(kept):
-                if slot[row] < 0 and t in stays:                        # still thinking
+                if slot[row] < 0 and t in stays:
                     may[row] = torch.arange(tok.n_vocab, device=self.device) == stays[t]
             return may
         room, eos = (most + 1 + n, tok.eos) if most else (n, None)      # words, " Action:" and bins
         uniform = torch.from_numpy(np.stack([rng.random(room, np.float32) for rng in rngs]))
-        ids = self.generate(pictures, prompts, room, allowed, eos, self.temperature, uniform)
+        ids = self.generate(pictures, prompts, room, keeping, eos, self.temperature, uniform)
         start = ids.size(1) - self.slot(ids)                            # (B,) where each row's action begins
         bins = torch.gather(ids, 1, start[:, None] + torch.arange(n, device=ids.device))            # (B, n)
         thoughts = [tok.decode(row[:max(0, i - 1)]) for row, i in zip(ids.tolist(), start.tolist())]

@@ -303,12 +303,12 @@ def test_there_are_as_many_jobs_as_cores_and_runs(preset, tmp_path, monkeypatch)
 def test_tables_and_figures_show_what_is_there_and_say_what_is_missing(stopped):
     results = stopped[1]
     shown = tables.tables(results)
-    assert "not yet run" in shown["recipes"]
+    assert "large, co-fine-tuning |" in shown["recipes"] and "PaLM-E-like" not in shown["recipes"]
     assert "| sums |" in shown["emergent"] and "| a wish |" in shown["thought"]
     half = {"0": {"untrained": results["controls"]["0"]["untrained"]}}      # stopped before random and expert
     assert tables.tables({**results, "controls": half})["emergent"] != shown["emergent"]
     nothing = tables.tables({"runs": {}, "controls": {}})
-    assert nothing.keys() == shown.keys() and "not yet run" in nothing["thought"]
+    assert nothing.keys() == shown.keys() and "not yet run" in nothing["thought"] and "not yet run" in nothing["recipes"]
     assert tables.recipes_figure(results).startswith("<svg") and tables.samples_figure(results) == ""
     part = {**results["runs"]["large/cofine/0"], "training": {"robot_samples": 9}}
     assert ">9</text>" in tables.samples_figure({"runs": {**results["runs"], "large/cofine-half/0": part}})

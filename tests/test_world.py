@@ -473,8 +473,8 @@ def test_a_wish_on_the_web_is_answered_by_the_plan_alone():
     assert min(asked.values()) > 15
 
 
-def test_the_robots_own_question_is_answered_on_the_web_by_places_alone():
-    """an instruction about a picture without a robot; the last place is that of what it names last"""
+def test_the_robots_own_question_is_answered_on_the_web_by_places_and_how_a_hand_stands():
+    """an instruction about a picture without a robot; the second place is that of what it names last"""
     shown, rng = web.on_the_web("medium"), np.random.default_rng(0)
     asked = {"goal": 0, "goal sum": 0, "goal es": 0}
     numbers = {n: i for i, n in enumerate(web.NUMBERS)}
@@ -488,8 +488,9 @@ def test_the_robots_own_question_is_answered_on_the_web_by_places_alone():
             question, answer = web.ask(facts, question_type, rng) or ("", "")
             if question:
                 text = re.fullmatch(r"Q: what action should the robot take to (.+)\? A:", question)[1]
-                last = [f for f in facts if answer.endswith(web.place(f)) and ends_in[question_type](text, f)]
-                assert last and len(answer.split()) == 4
+                hand, places = web.hand_in_words(facts), " ".join(answer.split()[:4])
+                last = [f for f in facts if places.endswith(web.place(f)) and ends_in[question_type](text, f)]
+                assert last and answer == f" {places}{hand}"
                 assert any(answer.startswith(web.place(f)) for f in facts)
                 asked[question_type] += 1
     assert min(asked.values()) > 15

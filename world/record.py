@@ -180,7 +180,7 @@ class Demonstrations(Recorded):
 
     @classmethod
     def kept(cls, settings):
-        """the place of the goal: decided anew at each step, it would change as the hand hides what is there"""
+        """the place of the goal: decided at each step anew, it would change as the hand moves"""
         return (2, 4) if settings.get("places") and not settings.get("wishes") else (0, 0)
 
     @classmethod

@@ -90,17 +90,14 @@ class Policy:
         """
         seen = [e.with_picture(picture) for e, picture in zip(episodes, pictures)]  # an error leaves no trace
         asked = [k for k, e in enumerate(episodes) if not e.to_do]
-        for k in asked:
-            if episodes[k].told != prompts[k]:                              # nothing is kept of other words
-                episodes[k].told, episodes[k].kept = prompts[k], {}
         if asked:
+            kept = [episodes[k].kept if episodes[k].told == prompts[k] else {} for k in asked]
             answers, thoughts = self.decide([sum(seen[k], []) for k in asked], [prompts[k] for k in asked],
-                                            [episodes[k].rng for k in asked],
-                                            [episodes[k].kept for k in asked])
+                                            [episodes[k].rng for k in asked], kept)
             for k, answer, thought in zip(asked, answers, thoughts):
                 episodes[k].to_do, episodes[k].thought = self.carried_out(answer), thought
                 if self.kept:
-                    said = self.tokenizer.encode(thought)
+                    said, episodes[k].told = self.tokenizer.encode(thought), prompts[k]
                     episodes[k].kept = {t: said[t] for t in self.kept if t < len(said)}
         for e, steps in zip(episodes, seen):
             e.history = steps
@@ -157,7 +154,8 @@ class Policy:
             return may
         room, eos = (most + 1 + n, tok.eos) if most else (n, None)      # words, " Action:" and bins
         uniform = torch.from_numpy(np.stack([rng.random(room, np.float32) for rng in rngs]))
-        ids = self.generate(pictures, prompts, room, keeping, eos, self.temperature, uniform)
+        rule = keeping if any(kept) else allowed
+        ids = self.generate(pictures, prompts, room, rule, eos, self.temperature, uniform)
         start = ids.size(1) - self.slot(ids)                            # (B,) where each row's action begins
         bins = torch.gather(ids, 1, start[:, None] + torch.arange(n, device=ids.device))            # (B, n)
         thoughts = [tok.decode(row[:max(0, i - 1)]) for row, i in zip(ids.tolist(), start.tolist())]

@@ -173,9 +173,9 @@ def recipes_table(results):
     for size in ("large", "small"):
         for name in RECIPES if size == "large" else THREE:
             recipe = f"{size}/{name}"
-            found = pooled(results, recipe)
             if not runs_of(results, recipe):
                 continue
+            found = pooled(results, recipe)
             seen = of_line(found, "seen")
             unseen = mean_cell(found, "generalisation") if seen or not found else "-"
             seeds = [mean_of_groups(by_group(rows_of(run), "emergent")) for run in runs_of(results, recipe)]

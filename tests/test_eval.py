@@ -121,17 +121,18 @@ def test_tokens_that_a_thought_keeps_are_said_at_their_place_and_never_within_an
     word, begin, generate = policy.tokenizer.encode(" left")[0], policy.tokenizer.begin_action, policy.generate
     policy.generate = lambda *args: sequences.append(generate(*args)) or sequences[-1]
     for seed in range(20):
-        for kept in ((), ({1: word}, {})):
+        for kept in ((), ({1: word}, {}), ({0: begin, 1: word}, {})):
             policy.decide([[tiny.picture(k)] for k in (0, 3)], ["Q: go A:"] * 2, [np.random.default_rng([seed, k]) for k in range(2)], kept)
-    free, bound = sequences[::2], sequences[1::2]
+    free, bound, acting = sequences[::3], sequences[1::3], sequences[2::3]
     assert all((a[1] == b[1]).all() and a[0, 0] == b[0, 0] for a, b in zip(free, bound))
     began = [bool(b[0, 0] == begin) for b in bound]
     assert [bool(b[0, 1] == word) for b in bound] == [not b for b in began] and any(b[0, 1] != a[0, 1] for a, b in zip(free, bound))
+    assert all(c[0, 0] == begin and policy.slots[0, c[0, 1]] and (a[1] == c[1]).all() for a, c in zip(free, acting))
 
 
 def test_an_episode_keeps_its_part_of_the_thought_as_long_as_it_is_told_the_same(thinker):
     policy, told = Policy(thinker, "cpu"), []
-    encode, thoughts = policy.tokenizer.encode, iter([" right left", " left", " far right left", " left", " right"])
+    encode, thoughts = policy.tokenizer.encode, iter([" right left", " left", " far right left", " far right left", " right"])
     policy.kept = range(1, 3)
     policy.decide = lambda pictures, prompts, rngs, kept: told.append(kept[0]) or (np.zeros((1, 1, 2), np.float32), [next(thoughts)])
     episode = policy.episode()

@@ -116,7 +116,7 @@ def test_a_thought_says_what_is_taken_where_it_goes_and_how_the_hand_stands(fold
         facts = {fact["name"]: fact for fact in step["facts"]}
         a, _, b = step["task"].partition(" ")[2].partition(" near ")
         hand = facts["gripper"]
-        assert thought == (web.place(facts[a]) + web.place(facts[b or a]) + web.place_below(hand)
+        assert thought == (web.place(facts[a]) + web.place(facts[b or a]) + web.place(hand["below"])
                            + f" {hand['height']} {hand['state']}")
         moves += bool(b)
     assert 20 < moves < len(log) - 20

@@ -53,8 +53,9 @@ def _sentences(vocabulary, n):
                        "category": web.CARD_CATEGORY[card]},
                       {"name": f"person with {hair} hair", "column": .2, "row": .5, "x": 0, "y": .1,
                        "face": web.someone(rng, hair, shown["wears"])}]
-        facts += [{"name": "gripper", "column": .3, "row": .3, "x": 0, "y": 0, "below": [.3, .5], "height": 9,
-                   "state": ("open", "closed", "full")[i % 3], "held": "nothing"}]
+        facts += [{"name": "gripper", "column": .3, "row": .3, "x": 0, "y": 0, "height": 9,
+                   "below": {"column": .3, "row": .5}, "state": ("open", "closed", "full")[i % 3],
+                   "held": "nothing"}]
         for question_type in question_types:
             question = web.ask(facts, question_type, rng)
             if question:

@@ -719,8 +719,7 @@ class World:
             last = np.array([*self._outside_spot(), 0])
         elif b is not None:
             last = self._centre(b)
-        points = [self.camera.project(point)[:2].clip(0, .999) for point in (first, last)]
-        return [{"column": round(float(column), 4), "row": round(float(row), 4)} for column, row in points]
+        return [seen_at(self.camera, point) for point in (first, last)]
 
     def facts(self):
         """
@@ -742,17 +741,23 @@ class World:
         return facts
 
 
+def seen_at(camera, point):
+    """where a point (3,) is in the picture. Example: {"column": 0.4, "row": 0.65}"""
+    column, row = camera.project(point)[:2].clip(0, .999)
+    return {"column": round(float(column), 4), "row": round(float(row), 4)}
+
+
 def over_the_table(camera, hand):
     """
-    How a picture shows that a hand (3,) stands over the table. "below": column and row of the cross under it;
+    How a picture shows that a hand (3,) stands over the table. "below": where the cross under it is;
     "height": how far under it the cross is, in 128ths of the picture. Both can be read from any camera's
     picture; metres could not.
 
-    Example: 12 cm high, in the middle: {"below": [.5, .57], "height": 13}
+    Example: 12 cm high, in the middle: {"below": {"column": .5, "row": .57}, "height": 13}
     """
-    (_, row, _), (column, under, _) = camera.project(np.array([hand, hand * (1, 1, 0)]))
-    return {"below": [round(float(min(max(x, 0), .999)), 4) for x in (column, under)],
-            "height": int(round(128 * (under - row)))}
+    cross = hand * (1, 1, 0)
+    rows = camera.project(np.array([hand, cross]))[:, 1]
+    return {"below": seen_at(camera, cross), "height": int(round(128 * (rows[1] - rows[0])))}
 
 
 # ----------------------------------------------------------------------------------------------------------

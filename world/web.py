@@ -108,19 +108,13 @@ def place(fact) -> str:
     return f" {int(fact['column'] * GRID)} {int(fact['row'] * GRID)}"
 
 
-def place_below(hand) -> str:
-    """the place of the cross under a hand, given its fact"""
-    column, row = hand["below"]
-    return place({"column": column, "row": row})
-
-
 def hand_in_words(facts) -> str:
     """
     How the robot's hand stands, in its own picture or in a photograph: the place below it, its height in the
     picture, its state; "" where there is no hand. Example: " 12 26 13 open"
     """
     hand = _hand(facts)
-    return f"{place_below(hand)} {hand['height']} {hand['state']}" if hand else ""
+    return f"{place(hand['below'])} {hand['height']} {hand['state']}" if hand else ""
 
 
 def places_in(thought) -> list:
@@ -286,7 +280,8 @@ def draw_hand(pixels, facts, camera, names, rng):
     """
     at = rng.uniform((-.2, -.2, .02), (.2, .2, .2))
     column, row, _ = camera.project(at)
-    inside = .06 < column < .94 and .08 < row < .94 and max(over_the_table(camera, at)["below"]) < .96
+    cross = over_the_table(camera, at)["below"]
+    inside = .06 < column < .94 and .08 < row < .94 and max(cross.values()) < .96
     if not inside or any(np.hypot(f["column"] - column, f["row"] - row) < .07 for f in facts):
         return
     held, state, turn = "nothing", "full", (*rng.normal(0, .1, 2), rng.uniform(-.8, .8))
@@ -616,7 +611,7 @@ def gripper(facts, rng):
 
 def below(facts, rng):
     f = _hand(facts)
-    return f and ("what place is below the gripper?", place_below(f))
+    return f and ("what place is below the gripper?", place(f["below"]))
 
 
 def height(facts, rng):

@@ -444,7 +444,7 @@ def report(checkpoint, trials=200, as_json=False, pictures=True, device="auto"):
     """
     if trials < 1:
         raise ValueError(f"trials = {trials}; at least one is needed")
-    config, folder = train.load(checkpoint)["config"], Path(checkpoint).parent
+    config = train.load(checkpoint)["config"]
     results = {"rows": [], "quiz": [], "held_out": [], "config": config}
     for settings in (data.settings_of("robot", t) for t in config["robot"]):
         policy = Policy(checkpoint, device, robot=settings["name"])
@@ -452,9 +452,6 @@ def report(checkpoint, trials=200, as_json=False, pictures=True, device="auto"):
         if hasattr(kind, "lines"):
             lines = [Line(*line) for line in kind.lines(settings, config["image_size"])]
             results["rows"] += measure(policy, lines, trials, quiet=as_json)
-            if pictures and hasattr(lines[0].make(), "render"):
-                from world.film import film                         # needed only for pictures
-                film(policy, lines, folder)
         else:
             log = data.open_log("robot", settings, config["data_dir"], config["image_size"], quiet=as_json)
             if len(data.held_out_episodes(log, settings["hold_out"])):
@@ -469,7 +466,10 @@ def report(checkpoint, trials=200, as_json=False, pictures=True, device="auto"):
             for name, questions in kind.quiz(settings, config["image_size"], trials).items():
                 right, n = quiz(policy, questions)
                 results["quiz"].append({"name": name, "right": right, "n": n, "interval": wilson(right, n)})
-    (folder / "results.json").write_text(json.dumps(results, indent=1))
+    if pictures:
+        from world.film import film_of                              # needed only for pictures
+        film_of(checkpoint, device)
+    Path(checkpoint).with_name("results.json").write_text(json.dumps(results, indent=1))
     print(json.dumps(results) if as_json else "\n" + table(results))
     return results
 
@@ -484,14 +484,8 @@ def main():
     parser.add_argument("--json", action="store_true", help="print the JSON instead of the table")
     parser.add_argument("--pictures", action=argparse.BooleanOptionalAction, default=True,
                         help="rollouts.gif and rollouts.png")
-    parser.add_argument("--attention", metavar="INSTRUCTION", help="write only attention.png: where each "
-                        "token of the answer looks, in a scene of the built-in world")
-    parser.add_argument("--seed", type=int, default=0, help="of the scene that --attention shows")
     args = parser.parse_args()
     try:
-        if args.attention:
-            from world import inside
-            return inside.attention_picture(args.checkpoint, args.attention, args.seed, args.device)
         report(args.checkpoint, args.trials, args.json, args.pictures, args.device)
     except (ValueError, OSError) as e:
         sys.exit(f"error: {e}")

@@ -286,6 +286,11 @@ def train(config: Config, resume=False, other_data=False) -> Path:
                     checkpoint("checkpoint.pt", done)
                     if ranks.first:
                         draw_curves(out, done == total)
+                    # a first look at the robot, once; eval.report() films it again in the end
+                    first = 0 < done - config.n_pretrain <= config.save_every and not halt
+                    if ranks.first and config.trials and first:
+                        from world.film import film_of
+                        film_of(out / "checkpoint.pt", config.device)
                 if halt:
                     break
         ranks.finish()

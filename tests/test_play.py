@@ -160,8 +160,8 @@ def test_without_a_checkpoint_it_takes_the_weights_in_the_box(path, tmp_path, mo
         raise KeyboardInterrupt
     monkeypatch.setattr(play.Server, "serve_forever", interrupted)
     monkeypatch.setattr(play.draw, "background", play.draw.background)         # main keeps what it drew; not so the other tests
-    monkeypatch.setattr(play, "TRAINED", tmp_path / "checkpoint.pt")
-    monkeypatch.setattr(play, "IN_THE_BOX", tmp_path / "box.pt")
+    monkeypatch.setattr(inside, "TRAINED", tmp_path / "checkpoint.pt")
+    monkeypatch.setattr(inside, "IN_THE_BOX", tmp_path / "box.pt")
     with pytest.raises(SystemExit, match="^error: no checkpoint .*checkpoint.pt; train first"):
         play.main(["--no-browser", "--port", "0"])
     state = train.load(path)
@@ -493,15 +493,13 @@ def test_attention_is_that_of_the_whole_sequence_read_again(path):
         assert np.abs(np.array(a) - np.array(b)).max() <= 1
 
 
-def test_attention_as_a_picture(path, tmp_path, monkeypatch, capsys):
+def test_attention_as_a_picture(path, tmp_path, capsys):
     shutil.copy(path, tmp_path / "checkpoint.pt")
-    command = ["eval.py", "--checkpoint", str(tmp_path / "checkpoint.pt"), "--attention"]
-    monkeypatch.setattr(sys, "argv", [*command, "pick apple", "--seed", "7"])
-    evaluation.main()
+    of = ["--checkpoint", str(tmp_path / "checkpoint.pt"), "--seed", "7"]
+    inside.main(["pick apple", *of])
     assert "seed 1000007" in capsys.readouterr().out and (tmp_path / "attention.png").stat().st_size > 10_000
-    monkeypatch.setattr(sys, "argv", [*command, "wash the floor"])
     with pytest.raises(SystemExit, match="^error: no scene"):
-        evaluation.main()
+        inside.main(["wash the floor", *of])
 
 
 # -- in a real browser --------------------------------------------------------------------------------------

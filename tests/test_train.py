@@ -17,6 +17,7 @@ import data
 import eval as evaluation
 import tiny
 import train
+import world.film
 
 ROOT = Path(__file__).parent.parent
 
@@ -153,6 +154,18 @@ def test_a_run_learns(folder):
                        "--log_every", "250", "--n_embd", "32", "--vit_embd", "32", "--lr_muon", "1e-2", "--lr_adam", "1e-2"))
     last, = log_of(folder / "learns")
     assert last["action"] < .5 and last["accuracy"] > .8 and set(last["l1"]) == {"terminate", "dx"}
+
+
+def test_a_first_film_of_the_robot_comes_with_its_first_checkpoint_and_changes_nothing(folder, run, monkeypatch):
+    """once, when it has learnt a little; and none without a table in the end"""
+    monkeypatch.setattr(tiny.Robot, "lines", staticmethod(lambda settings, size: [("go", tiny.Env)]), raising=False)
+    filmed, film = [], world.film.film_of
+    monkeypatch.setattr(world.film, "film_of", lambda path, device: filmed.append(train.load(path)["step"]) or film(path, device))
+    path = train.train(config(folder, "filmed", "--trials", "4"))
+    begin = train.load(run)["config"]["pretrain_steps"]
+    assert len(filmed) == 1 and begin < filmed[0] <= begin + 2 < train.load(path)["step"]
+    assert path.with_name("rollouts.gif").exists() and not run.with_name("rollouts.gif").exists()
+    assert same(weights(path), weights(run))
 
 
 @pytest.mark.parametrize("stop", [2, 4, 6])

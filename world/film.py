@@ -3,12 +3,15 @@ Pictures of trials, in this world or in any other simulator: tiles with a title 
 them, and a film of whole episodes.
 
     film(policy, lines, "out")          out/rollouts.gif and out/rollouts.png: eight trials of the lines
+    film_of("out/checkpoint.pt")        the same for a checkpoint, if its robot's log knows environments
 """
 import textwrap
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw
+
+import data
 
 
 def tile(picture, size, title, caption="", color="black", rows=1):
@@ -35,7 +38,7 @@ def paste(tiles, columns):
 
 def film(policy, lines, folder, n=8, size=160):
     """rollouts.gif and rollouts.png: n trials, the lines in turn, with instruction and outcome"""
-    import eval as evaluation                                   # it opens this file
+    import eval as evaluation                                   # it opens this file, and so does train.py
     lines = [lines[i % len(lines)] for i in range(n)]
     envs, frames, results = [line.make() for line in lines], [[] for _ in lines], []
     for i, (line, env) in enumerate(zip(lines, envs)):      # one after the other: they may share a simulator
@@ -57,3 +60,16 @@ def film(policy, lines, folder, n=8, size=160):
                    loop=0)
     moments = [at(i, int(t)) for i in range(n) for t in np.linspace(0, len(frames[i]) - 1, 6).round()]
     paste(moments, 6).save(Path(folder) / "rollouts.png")
+
+
+def film_of(checkpoint, device="auto"):
+    """rollouts.gif and rollouts.png beside a checkpoint, if its robots' logs know environments to draw"""
+    import eval as evaluation
+    import train
+    config = train.load(checkpoint)["config"]
+    for settings in (data.settings_of("robot", table) for table in config["robot"]):
+        kind = data.log_class("robot", settings["format"])
+        lines = kind.lines(settings, config["image_size"]) if hasattr(kind, "lines") else []
+        if lines and hasattr(lines[0][1](), "render"):
+            film(evaluation.Policy(checkpoint, device, robot=settings["name"]),
+                 [evaluation.Line(*line) for line in lines], Path(checkpoint).parent)

@@ -6,13 +6,15 @@ each token looked.
     seen["tokens"][1] -> {"text": " 192", "kind": "action", "name": "dx", "bin": 192, "value": 0.0403,
                           "chance": 0.93, "rivals": [[" 192", 0.93, 192, 0.0403], ...], "allowed": 0.9998}
 
-    python eval.py --attention "pick apple" --seed 7        the same as one picture, attention.png
+    python -m world.inside "pick apple" --seed 7        the same as one picture, attention.png
 
 Attention says from where a token took information. It does not say that the information decided anything:
 the values that are taken may be small, and later layers may ignore them. Whether the words decide is what
 the blank and the swapped instruction show.
 """
+import argparse
 import contextlib
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -23,8 +25,11 @@ from data import settings_of
 from tokenizer import prompt
 from world import trials
 from world.chips import understand
+from world.film import paste, tile
 from world.scene import VOCABULARIES
 from world.web import GRID, places_in
+
+TRAINED, IN_THE_BOX = Path("out/checkpoint.pt"), Path(__file__).parents[1] / "study/cofine/checkpoint.pt"
 
 
 @contextlib.contextmanager
@@ -105,7 +110,7 @@ def odds(policy, logits, masked, choice, slot):
 
 
 # ----------------------------------------------------------------------------------------------------------
-# the same as a picture, for eval.py
+# the same as a picture
 
 def find_scene(settings, instruction, seed, tries=1000):
     """the World of the first trial from this seed on whose table has what the instruction names; its seed"""
@@ -134,14 +139,13 @@ def heat(picture, look, grid, size):
     return (pixels * (.15 + .85 * light[..., None] / 255)).astype(np.uint8)
 
 
-def attention_picture(checkpoint, instruction, seed, device="auto", size=200):
+def attention_picture(checkpoint, instruction, seed, folder, device="auto", size=200):
     """
-    attention.png beside the checkpoint: the scene of trial number seed, or the next that has what the
+    attention.png in folder: the scene of trial number seed, or the next that has what the
     instruction names, and for each token of the answer where it looks: a row for the mean over layers and
     heads, and one for each layer.
     """
-    from eval import TRIAL_SEED                                 # it has opened this file
-    from world.film import paste, tile
+    from eval import TRIAL_SEED
     policy, settings = world_policy(checkpoint, device)
     world, seed = find_scene(settings, instruction, TRIAL_SEED + seed)
     picture, scene = world.render(policy.model.config.image_size), world.render(size)
@@ -155,7 +159,8 @@ def attention_picture(checkpoint, instruction, seed, device="auto", size=200):
             words = f"{token.get('name', token['kind'])}: {token['text']} ({token['chance']:.0%})"
             told = f"{look[:n].sum() / look.sum():.0%} at the picture"
             tiles.append(tile(heat(picture, look[n - cells:n], seen["grid"], size), size, words, told))
-    path = Path(checkpoint).with_name("attention.png")
+    path = Path(folder) / "attention.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
     paste(tiles, 1 + len(seen["tokens"])).save(path, optimize=True)
     print(f"wrote {path}: {instruction!r} in the scene of seed {seed}; bright is where a token looked.\n"
           "That says from where it took information, not that this decided anything.")
@@ -163,10 +168,35 @@ def attention_picture(checkpoint, instruction, seed, device="auto", size=200):
 
 def world_policy(checkpoint, device="auto"):
     """a Policy for the built-in world's robot, and the settings of its [[robot]] table"""
-    from eval import Policy                                      # eval.py opens this file, when asked
+    from eval import Policy                                      # drawing the world needs no policy
     from train import load
     for table in load(checkpoint)["config"]["robot"]:
         if table["format"] == "world":
             settings = settings_of("robot", table)
             return Policy(checkpoint, device, robot=settings["name"]), settings
     raise ValueError(f"{checkpoint} has not learnt to act in the built-in world")
+
+
+def at_hand():
+    """the checkpoint where none is named: the one that was trained here, or before that the one in the box"""
+    return TRAINED if TRAINED.exists() or not IN_THE_BOX.exists() else IN_THE_BOX
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(prog="python -m world.inside", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("instruction", help="the scene is one whose table has what it names")
+    parser.add_argument("--checkpoint", help="out/checkpoint.pt, or before that study/cofine/checkpoint.pt; "
+                        "attention.png comes beside it (of the one in the box: in out)", default=at_hand())
+    parser.add_argument("--seed", type=int, default=0, help="of the scene")
+    parser.add_argument("--device", default="auto")
+    args = parser.parse_args(argv)
+    try:
+        folder = "out" if args.checkpoint == IN_THE_BOX else Path(args.checkpoint).parent
+        attention_picture(args.checkpoint, args.instruction, args.seed, folder, args.device)
+    except (ValueError, OSError) as e:
+        sys.exit(f"error: {e}")
+
+
+if __name__ == "__main__":
+    main()

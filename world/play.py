@@ -38,7 +38,6 @@ from world.chips import Chip, chips, understand
 from world.scene import MAX_STEPS, Thing, person
 
 PAGE = Path(__file__).with_name("play.html")
-TRAINED, IN_THE_BOX = Path("out/checkpoint.pt"), Path(__file__).parents[1] / "study/cofine/checkpoint.pt"
 PAGE_MAY = ("tell", "again", "step", "add", "move", "remove")       # methods of Session
 FIRST_SEED = 1_000_000                  # scenes that no training run has seen begin here (eval.TRIAL_SEED)
 SIZE, MOST_THINGS, MOST_SESSIONS, MOST_BYTES = 448, 8, 64, 1 << 16
@@ -334,7 +333,7 @@ def main(argv=None):
     parser = argparse.ArgumentParser(prog="python -m world.play", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoint", help="out/checkpoint.pt, or before that study/cofine/checkpoint.pt",
-                        default=TRAINED if TRAINED.exists() or not IN_THE_BOX.exists() else IN_THE_BOX)
+                        default=inside.at_hand())
     parser.add_argument("--port", type=int, default=8010)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--browser", action=argparse.BooleanOptionalAction, default=True)

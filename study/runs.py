@@ -63,7 +63,7 @@ def runs(config, seeds):
     init_from is relative to the folder of the study.
 
     Example: "large/fine/0" -> ({"seed": 0, "init_from": "large/cofine/0/web.pt", "robot_fraction": 1.0,
-        "steps": 3300}, ("generalisation", "emergent"))
+        "steps": 5445}, ("generalisation", "emergent"))
     """
     found, robot, pictures, easy = {}, world_table(config), the_web(config), easy_pictures(config)
     for seed in seeds:

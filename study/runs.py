@@ -12,6 +12,7 @@ A run is size/recipe/seed; "small" is half the width. The recipes have the same 
     no place         cofine without a thought, and the web is not asked the robot's own question
     no place, goals  the same, but the web is asked it, and answers with places as in cofine
     no place, ways   the same, but the web is asked which way it goes to whatever a sentence means
+    no place, fine   fine without a thought, from the web model of "no place, ways"
     words            cofine where the web never tells a position: two steps of transfer instead of one
     plan, no plan    cofine, and 600 steps more with wishes, answered with a plan or without (section 4.4)
 
@@ -73,6 +74,9 @@ def runs(config, seeds):
             found[f"large/{name}/{seed}"] = {
                 "seed": seed, "thought_len": 0, "robot": [{**robot, "places": False}],
                 "web": [{**pictures, "questions": questions}, *easy]}, TABLES_4_5
+        found[f"large/no place, fine/{seed}"] = {
+            **three(config, "large", seed)[f"large/fine/{seed}"][0], "thought_len": 0,
+            "init_from": f"large/no place, ways/{seed}/web.pt", "robot": [{**robot, "places": False}]}, TABLES_4_5
         found[f"large/palm-e/{seed}"] = {
             "seed": seed, "scheme": "overwrite", "attention": "causal", "robot_fraction": .66,
             "steps": round(config.steps * config.robot_fraction / .66)}, TABLES_4_5

@@ -16,6 +16,7 @@ RECIPES = {"cofine": "co-fine-tuning", "fine": "fine-tuning", "scratch": "from s
            "palm-e": "co-fine-tuning, PaLM-E-like", "no place": "co-fine-tuning, no places before the action",
            "no place, goals": "no places, the web asked the robot's question",
            "no place, ways": "no places, the web asked for ways",
+           "no place, fine": "no places, fine-tuning from that web model",
            "words": "co-fine-tuning, the web in words only"}
 THREE = ("cofine", "fine", "scratch")               # the paper's table 6; the small size has no others
 MISSING = "not yet run"

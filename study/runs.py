@@ -70,13 +70,13 @@ def runs(config, seeds):
     for seed in seeds:
         for some in three(config, "large", seed), thinking(config, seed), three(config, "small", seed):
             found.update(some)
+        silent = {"seed": seed, "thought_len": 0, "robot": [{**robot, "places": False}]}
         for name, questions in faithful(pictures["questions"]).items():
-            found[f"large/{name}/{seed}"] = {
-                "seed": seed, "thought_len": 0, "robot": [{**robot, "places": False}],
-                "web": [{**pictures, "questions": questions}, *easy]}, TABLES_4_5
-        found[f"large/no place, fine/{seed}"] = {
-            **three(config, "large", seed)[f"large/fine/{seed}"][0], "thought_len": 0,
-            "init_from": f"large/no place, ways/{seed}/web.pt", "robot": [{**robot, "places": False}]}, TABLES_4_5
+            web = [{**pictures, "questions": questions}, *easy]
+            found[f"large/{name}/{seed}"] = {**silent, "web": web}, TABLES_4_5
+        fine, tables = found[f"large/fine/{seed}"]
+        begin = {"init_from": f"large/no place, ways/{seed}/web.pt"}
+        found[f"large/no place, fine/{seed}"] = {**fine, **silent, **begin}, tables
         found[f"large/palm-e/{seed}"] = {
             "seed": seed, "scheme": "overwrite", "attention": "causal", "robot_fraction": .66,
             "steps": round(config.steps * config.robot_fraction / .66)}, TABLES_4_5

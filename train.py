@@ -285,12 +285,7 @@ def train(config: Config, resume=False, other_data=False) -> Path:
                 if done % config.save_every == 0 or done == total or halt:
                     checkpoint("checkpoint.pt", done)
                     if ranks.first:
-                        draw_curves(out, done == total)
-                    # a first look at the robot, once; eval.report() films it again in the end
-                    first = 0 < done - config.n_pretrain <= config.save_every and not halt
-                    if ranks.first and config.trials and first:
-                        from world.film import film_of
-                        film_of(out / "checkpoint.pt", config.device)
+                        show(config, done, halt)
                 if halt:
                     break
         ranks.finish()
@@ -465,11 +460,19 @@ class Progress:
         self.bar.set_postfix_str(f"{text} {speed:.0f} samples/s")
 
 
-def draw_curves(out: Path, now: bool):
-    """out_dir/curves.png, if the folder study is there (and matplotlib); now: at the end of the run"""
+def show(config: Config, done: int, halt: bool):
+    """
+    For a person who waits, if the folders study and world are there: out_dir/curves.png (needs matplotlib);
+    and once, after the robot's first checkpoint, rollouts.gif, which eval.report() makes again in the end.
+    """
+    out = Path(config.out_dir)
     with contextlib.suppress(ImportError):
         from study import curves
-        curves.draw(out, now)
+        curves.draw(out, done == config.n_pretrain + config.steps)
+    with contextlib.suppress(ImportError):
+        if config.trials and not halt and 0 < done - config.n_pretrain <= config.save_every:
+            from world.film import film_of
+            film_of(out / "checkpoint.pt", config.device)
 
 
 def quicken_cpu():

@@ -436,6 +436,13 @@ def device_name(device):
 
 # --------------------------------------------------------------------------------------------------------
 
+def lines_of(settings, config):
+    """the lines of a [[robot]] table; [] where its log's class knows no environments"""
+    kind = data.log_class("robot", settings["format"])
+    found = kind.lines(settings, config["image_size"]) if hasattr(kind, "lines") else []
+    return [Line(*line) for line in found]
+
+
 def report(checkpoint, trials=200, as_json=False, pictures=True, device="auto"):
     """
     Every robot of a checkpoint in closed loop, if its log's class knows environments (lines), else on its
@@ -448,9 +455,7 @@ def report(checkpoint, trials=200, as_json=False, pictures=True, device="auto"):
     results = {"rows": [], "quiz": [], "held_out": [], "config": config}
     for settings in (data.settings_of("robot", t) for t in config["robot"]):
         policy = Policy(checkpoint, device, robot=settings["name"])
-        kind = data.log_class("robot", settings["format"])
-        if hasattr(kind, "lines"):
-            lines = [Line(*line) for line in kind.lines(settings, config["image_size"])]
+        if lines := lines_of(settings, config):
             results["rows"] += measure(policy, lines, trials, quiet=as_json)
         else:
             log = data.open_log("robot", settings, config["data_dir"], config["image_size"], quiet=as_json)

@@ -111,6 +111,10 @@ def test_only_what_a_recipe_is_about_differs_from_the_preset():
     less = {name: n for name, n in web["questions"].items() if "goal" not in name}
     assert of["large/no place/0"] == ({**robot, "places": False}, {**web, "questions": less})
     assert of["large/no place, goals/0"] == ({**robot, "places": False}, web)
+    ways = of["large/no place, ways/0"][1]["questions"]
+    assert ways == {**less, "way": less["way"] + web["questions"]["goal"],
+                    **{n.replace("goal", "way"): k for n, k in web["questions"].items() if n.startswith("goal ") and n != "goal sentence"}}
+    assert found["large/no place, fine/0"].init_from == "large/no place, ways/0/web.pt"
     assert all(found[name].thought_len == 0 for name in found if "no place" in name)
     assert of["large/words/0"] == (robot, {**web, "questions": runs.WORDS})
     assert of["large/plan/0"] == ({**robot, "wishes": True}, {**web, "questions": runs.NAMES})

@@ -68,8 +68,7 @@ def film_of(checkpoint, device="auto"):
     import train
     config = train.load(checkpoint)["config"]
     for settings in (data.settings_of("robot", table) for table in config["robot"]):
-        kind = data.log_class("robot", settings["format"])
-        lines = kind.lines(settings, config["image_size"]) if hasattr(kind, "lines") else []
-        if lines and hasattr(lines[0][1](), "render"):
-            film(evaluation.Policy(checkpoint, device, robot=settings["name"]),
-                 [evaluation.Line(*line) for line in lines], Path(checkpoint).parent)
+        lines = evaluation.lines_of(settings, config)
+        if lines and hasattr(lines[0].make(), "render"):
+            policy = evaluation.Policy(checkpoint, device, robot=settings["name"])
+            film(policy, lines, Path(checkpoint).parent)

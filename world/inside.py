@@ -192,7 +192,7 @@ def main(argv=None):
     parser.add_argument("--device", default="auto")
     args = parser.parse_args(argv)
     try:
-        folder = "out" if args.checkpoint == IN_THE_BOX else Path(args.checkpoint).parent
+        folder = "out" if Path(args.checkpoint).resolve() == IN_THE_BOX else Path(args.checkpoint).parent
         attention_picture(args.checkpoint, args.instruction, args.seed, folder, args.device)
     except (ValueError, OSError) as e:
         sys.exit(f"error: {e}")

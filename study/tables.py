@@ -13,10 +13,7 @@ from eval import wilson
 from study.suites import EMERGENT
 
 RECIPES = {"cofine": "co-fine-tuning", "fine": "fine-tuning", "scratch": "from scratch",
-           "palm-e": "co-fine-tuning, PaLM-E-like", "no place": "co-fine-tuning, no places before the action",
-           "no place, goals": "no places, the web asked the robot's question",
-           "no place, ways": "no places, the web asked for ways",
-           "no place, fine": "no places, fine-tuning from that web model",
+           "palm-e": "co-fine-tuning, PaLM-E-like", "where": "co-fine-tuning, the web only asked where things are",
            "words": "co-fine-tuning, the web in words only"}
 THREE = ("cofine", "fine", "scratch")               # the paper's table 6; the small size has no others
 MISSING = "not yet run"

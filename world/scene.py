@@ -705,22 +705,6 @@ class World:
                 draw.draw_thing(pixels, self.camera, t.noun, draw.COLORS.get(t.color), t.position, t.axis,
                                 t.yaw, shadow=t.inside is None)
 
-    def places(self):
-        """
-        Two places in the picture: of what the hand shall take, and of where that shall go (the same again
-        for skills that bring a thing nowhere).
-
-        Example: "move apple near red can" -> [{"column", "row"}, {"column", "row"}], apple and red can
-        """
-        skill, a, b = self.task.skill, self.task.a, self.task.b
-        first = self.handle() if skill in ("open", "close") else a.centre
-        last = first
-        if skill == "take out":
-            last = np.array([*self._outside_spot(), 0])
-        elif b is not None:
-            last = self._centre(b)
-        return [seen_at(self.camera, point) for point in (first, last)]
-
     def facts(self):
         """
         What a person could say about the picture, for questions about the robot's own view: a list with
@@ -818,10 +802,10 @@ def episodes(seeds, vocabulary, skills, size, days=False, wordings=False, noise=
             instruction = reword(world, np.random.default_rng([seed, 5]))
         steps, terminated, truncated, reward = [], False, False, 0
         while not (terminated or truncated):
-            action, facts, places, picture = world.expert(), world.facts(), world.places(), obs["image"]
+            action, facts, picture = world.expert(), world.facts(), obs["image"]
             obs, reward, terminated, truncated, info = world.step(action)
             steps.append({"picture": picture, "episode": seed, "instruction": instruction, "task": task,
                           "skill": info["skill"], "action": [round(float(a), 7) for a in action],
-                          "facts": facts, "places": places})
+                          "facts": facts})
         if reward:
             yield steps

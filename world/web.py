@@ -11,7 +11,7 @@ of 32 x 32, in the same integer words as the bins of the arm: seeing and acting 
 """
 import numpy as np
 
-from tokenizer import plan, prompt, wish
+from tokenizer import plan, tidy, wish
 from world import draw
 from world.scene import (CARD, CARDS, COLORS, INSTRUCTIONS, KINDS, STEP, VOCABULARIES, WORDINGS, level,
                          over_the_table, person)
@@ -108,34 +108,12 @@ def place(fact) -> str:
     return f" {int(fact['column'] * GRID)} {int(fact['row'] * GRID)}"
 
 
-def hand_in_words(facts) -> str:
-    """
-    How the robot's hand stands, in its own picture or in a photograph: the place below it, its height in the
-    picture, its state; "" where there is no hand. Example: " 12 26 13 open"
-    """
-    hand = _hand(facts)
-    return f"{place(hand['below'])} {hand['height']} {hand['state']}" if hand else ""
-
-
-def places_in(thought) -> list:
-    """
-    The places that a thought names, as (column, row) on the grid: of what is taken, of where it goes, and
-    below the hand, as far as they are said.
-
-    Example: places_in(" Plan: move 3 near 4. 12 20 3 4 12 26 13 open") -> [(12, 20), (3, 4), (12, 26)]
-    """
-    numbers = [int(word) for word in thought.rpartition(".")[2].split() if word.isdecimal()]
-    return list(zip(numbers[::2], numbers[1::2]))[:3]
-
-
 # ----------------------------------------------------------------------------------------------------------
 # pictures
 
-def on_the_web(vocabulary: str, easy=False) -> dict:
-    """What web pictures show, as draw_picture takes it. easy: what the robot knows, and nothing else"""
+def on_the_web(vocabulary: str) -> dict:
+    """What web pictures show, as draw_picture takes it."""
     names = VOCABULARIES[vocabulary]
-    if easy:
-        return dict(names=[*names["robot"]], cards=[], hair=[], wears=[*names["wears"]])
     return dict(names=[*names["robot"], *names["pairs"], *names["web"]],
                 cards=[*names["cards"], *names["mats"]], hair=[*names["hair"]], wears=[*names["wears"]])
 
@@ -474,7 +452,7 @@ REFERENCES = {"category": by_category, "face": by_face, "sum": by_sum, "size": b
               "es": _by_language("es"), "fr": _by_language("fr"), "de": _by_language("de")}
 
 
-# -- What may be asked about the thing that is referred to: its position, its name, the way to it.
+# -- What may be asked about the thing that is referred to: its position, its name.
 
 def _where(reference):
     def where(facts, rng):
@@ -490,13 +468,7 @@ def _what(reference):
     return what
 
 
-def _way(reference):
-    def way(facts, rng):
-        found = REFERENCES[reference](_things(facts), rng)
-        b = found and (_own_hand(facts) or _one([f for f in _things(facts) if f is not found[1]], rng))
-        return b and (f"which way is {found[0]} from the {b['name']}?", step_toward(b, found[1]))
-    return way
-
+# -- Ways: from one thing toward another, in the words of the arm.
 
 def way(facts, rng):
     """
@@ -520,46 +492,48 @@ def step_toward(b, a):
     return "".join(f" {min(255, int((level(a[k] - b[k], STEP) / STEP + 1) * 128))}" for k in ("x", "y"))
 
 
-# -- The robot's own question, asked about a picture without a robot. The answer is two places, of what would
-#    be taken and of where it would go, and how the hand stands if there is one: there is no movement to tell.
+def _which_way(skill, instruction, a, b):
+    """the way to b: from a, which is moved, or, to pick b, from wherever a is"""
+    start = f" from the {a['name']}" if skill == "pick" else ""
+    return f"which way should the robot go{start} to {tidy(instruction)}?", step_toward(a, b)
 
-def _goal(reference=None):
-    def goal(facts, rng):
-        """
-        To pick, the answer is the same place twice. Cards and people are moved as well here, which no hand
-        can take.
 
-        Example: "Q: what action should the robot take to move apple near the sum of two plus one? A:"
-            -> the places of the apple and the 3
+def _go(reference=None):
+    def go(facts, rng):
         """
-        hand, facts = hand_in_words(facts), _things(facts)
-        phrase, f = REFERENCES.get(reference, by_name)(facts, rng) or ("", None)
-        others = [g for g in facts if g is not f]
-        skills = ["pick"] * (f["name"].split()[-1] in KINDS) + ["move near"] * bool(others) if f else []
-        if not skills:
+        An instruction in the robot's own words, about a picture without a robot. Cards and people are moved
+        as well here, which no hand can take.
+
+        Example: "which way should the robot go to move apple near the sum of two plus one?"
+            -> the step from the apple toward the 3
+            "which way should the robot go from the heart to pick the fruit?"
+            -> the step from the heart toward the apple
+        """
+        facts = _things(facts)
+        phrase, b = REFERENCES.get(reference, by_name)(facts, rng) or ("", None)
+        a = b and _one([f for f in facts if f is not b], rng)
+        if a is None:
             return None
-        skill = skills[rng.integers(len(skills))]
+        skill = "pick" if b["name"].split()[-1] in KINDS and rng.random() < .5 else "move near"
         wordings = WORDINGS[skill]
         text = INSTRUCTIONS[skill] if rng.random() < .5 else wordings[rng.integers(len(wordings))]
         last = "{a}" if skill == "pick" else "{b}"
         if reference:                                       # such a phrase brings its own article
             text = text.replace(f"the {last}", last)
-        a = f if skill == "pick" else others[rng.integers(len(others))]
-        instruction = text.format(a=phrase if a is f else a["name"], b=phrase)
-        return prompt(instruction), place(a) + place(f) + hand
-    return goal
+        instruction = text.format(a=phrase if skill == "pick" else a["name"], b=phrase)
+        return _which_way(skill, instruction, a, b)
+    return go
 
 
-def goal_of_sentence(facts, rng):
+def go_by_sentence(facts, rng):
     """the same for a whole instruction in another language"""
     things = [f for f in facts if f["name"].split()[-1] in KINDS]
-    if not things:
+    if len(things) < 2:
         return None
-    things, language = [things[i] for i in rng.permutation(len(things))], ("es", "fr", "de")[rng.integers(3)]
-    a, b = things[0], things[-1]
-    skill = "pick" if a is b or rng.random() < .5 else "move near"
-    sentence = say(skill, language, a["name"], b["name"])
-    return prompt(sentence), place(a) + place(a if skill == "pick" else b) + hand_in_words(facts)
+    a, b = (things[i] for i in rng.permutation(len(things))[:2])
+    skill, language = ("pick", "move near")[rng.integers(2)], ("es", "fr", "de")[rng.integers(3)]
+    first, second = (b, a) if skill == "pick" else (a, b)
+    return _which_way(skill, say(skill, language, first["name"], second["name"]), a, b)
 
 
 # -- Wishes (section 4.4).
@@ -646,15 +620,14 @@ def _framed(question_type):
     return framed
 
 
-# All types, by the names that presets use. The robot's own questions and wishes are prompts already
-# (tokenizer.prompt, tokenizer.wish); the others get their frame here. record.corpus draws in this order.
+# All types, by the names that presets use. Wishes are prompts already (tokenizer.wish); the others get their
+# frame here. record.corpus draws in this order.
 QUESTIONS = {**{name: _framed(question) for name, question in PLAIN.items()},
              "translation": _framed(translation),
-             "goal": _goal(), "goal sentence": goal_of_sentence, "wish": wished,
+             "go": _framed(_go()), "go sentence": _framed(go_by_sentence), "wish": wished,
              **{f"{form} {reference}": _framed(make(reference))
-                for form, make in (("where", _where), ("way", _way), ("what", _what))
-                for reference in REFERENCES},
-             **{f"goal {reference}": _goal(reference) for reference in REFERENCES}}
+                for form, make in (("where", _where), ("go", _go), ("what", _what))
+                for reference in REFERENCES}}
 
 
 def ask(facts, question_type, rng):

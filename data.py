@@ -57,9 +57,9 @@ FORMATS = {"robot": {"world": "world.record:Demonstrations", "folder": "formats.
                      "rlds": "formats.rlds:RLDS", "lerobot": "formats.lerobot:LeRobot"},
            "web": {"world": "world.record:WebPictures", "vqa": "formats.folder:VQA"}}
 # keys of a table [[robot]] or [[web]] in any format; Log.options has those of one format. weight: its share
-# among the tables of its side; hold_out, chunk: see RobotData; augment: see jitter(); until: see Mix
+# among the tables of its side; hold_out, chunk: see RobotData; augment: see jitter()
 COMMON = {"robot": {"name": "", "weight": 1.0, "hold_out": 21, "augment": False, "n_bins": 256, "chunk": 1},
-          "web": {"name": "", "weight": 1.0, "until": 0}}
+          "web": {"name": "", "weight": 1.0}}
 
 
 # --------------------------------------------------------------------------------------------------------
@@ -107,14 +107,6 @@ class Log:
     def check(cls, settings: dict):
         """ValueError if options of the right type make no sense"""
 
-    @classmethod
-    def kept(cls, settings: dict):
-        """
-        Which tokens of a thought an episode says once and keeps, from (the first, the one after the last) on:
-        those of a plan that does not change, such as where a thing goes.
-        """
-        return 0, 0
-
     def ask(self, i, rng):
         return None
 
@@ -136,7 +128,7 @@ def settings_of(side: str, table: dict) -> dict:
     One table [[robot]] or [[web]] of a preset, checked and completed with the defaults of its format.
 
     Example: settings_of("web", {"format": "vqa", "path": "data/vqa"})
-        -> {"format": "vqa", "name": "vqa", "weight": 1.0, "until": 0, "path": "data/vqa", "outside": False}
+        -> {"format": "vqa", "name": "vqa", "weight": 1.0, "path": "data/vqa", "outside": False}
     """
     if "format" not in table:
         raise ValueError(f"a table [[{side}]] needs a format, one of: {', '.join(FORMATS[side])}; "
@@ -160,8 +152,7 @@ def settings_of(side: str, table: dict) -> dict:
         settings[key] = value
     settings["name"] = settings["name"] or settings["format"]
     for key, fits in (("weight", lambda x: 0 < x < np.inf), ("hold_out", lambda x: x == 0 or x >= 2),
-                      ("until", lambda x: x >= 0), ("n_bins", lambda x: x >= 2),
-                      ("chunk", lambda x: 1 <= x <= 100)):
+                      ("n_bins", lambda x: x >= 2), ("chunk", lambda x: 1 <= x <= 100)):
         if key in settings and not fits(settings[key]):
             raise ValueError(f"[[{side}]] {settings['name']}: {key} = {settings[key]} is out of range")
     kind.check(settings)
@@ -193,9 +184,6 @@ def open_logs(config, quiet=False) -> dict:
                                  "give each a name of its own")
             logs[side][settings["name"]] = (
                 open_log(side, table, config.data_dir, config.image_size, quiet), settings)
-        if side == "web" and logs[side] and all(s["until"] for _, s in logs[side].values()):
-            raise ValueError("every table [[web]] has an until, so there is no web after that; "
-                             "add one without")
         if needed[side] and not logs[side]:
             raise ValueError(f"robot_fraction = {config.robot_fraction} with {config.n_pretrain} steps of "
                              f"pretraining needs a table [[{side}]]")
@@ -476,8 +464,7 @@ class Mix(torch.utils.data.Dataset):
 
     robots, webs: lists of (data, settings of its table). In the first n_pretrain steps all samples are of
     the web, then robot_fraction of every batch is of robots (paper: about 0.5 for PaLI-X, 0.66 for PaLM-E).
-    Within each part, sources are drawn by their weight. Web sources with until = n have the web's part to
-    themselves in the first n steps, and are not used after that: easy pictures to begin with.
+    Within each part, sources are drawn by their weight.
 
     An item is a dict: images (n, [pictures,] S, S, 3) uint8; tokens, segment, label (n, T) int64; source
     (n,), which of the robots (names) a row is from, -1 = web; shift (n,), how many positions farther on its
@@ -496,10 +483,9 @@ class Mix(torch.utils.data.Dataset):
         step, k = item
         rng = np.random.default_rng([self.seed, step, k])
         n_robot = round(self.batch_size * self.robot_fraction) if step >= self.n_pretrain else 0
-        webs = [s for s in self.webs if s[1]["until"] > step] or [s for s in self.webs if not s[1]["until"]]
         samples, source, shift = [], [], []
         for row in range(k, self.batch_size, self.n_micro):         # robot and web in every micro-batch
-            sources = self.robots if row < n_robot else webs
+            sources = self.robots if row < n_robot else self.webs
             which = self.draw(sources, rng)
             pictures, questions = sources[which][0].sample(rng)
             samples.append((pictures, pack(questions, self.text_len)))

@@ -25,10 +25,10 @@ class Source:
                 [[(ASKED, [self.name, int(rng.integers(100))]), (SAID, [7] * (self.n - 2))]])
 
 
-def mix(robots=((1, 1.0),), webs=((2, 1.0, 0),), **options):
+def mix(robots=((1, 1.0),), webs=((2, 1.0),), **options):
     settings = dict(batch_size=8, robot_fraction=.25, text_len=8, seed=3)
     return Mix([(Source(name), {"name": str(name), "weight": w}) for name, w in robots],
-               [(Source(name), {"name": str(name), "weight": w, "until": until}) for name, w, until in webs],
+               [(Source(name), {"name": str(name), "weight": w}) for name, w in webs],
                **{**settings, **options})
 
 
@@ -108,10 +108,6 @@ def a_batch_has_its_share_of_robots():
     expect("shift, where none is asked for", item["shift"], [0] * 8)
     expect("n_pretrain = 5, step 4: the web alone", who(mix(n_pretrain=5)[4, 0]), [2] * 8)
     expect("n_pretrain = 5, step 5: the first row", who(mix(n_pretrain=5)[5, 0])[0], 1)
-    easy = mix(webs=((2, 1., 0), (3, 1., 4)))
-    expect("web 3 has until = 4. Who is in steps 3 and 4", [sorted(set(who(easy[step, 0]))) for step in (3,
-                                                                                                         4)],
-           [[1, 3], [1, 2]])
     item = mix(robots=((1, 1.), (4, 1.)), robot_fraction=1., batch_size=20)[0, 0]
     expect("source of the rows of two robots, 0 and 1", item["source"], [{1: 0, 4: 1}[n] for n in who(item)])
 

@@ -47,7 +47,7 @@ def actions():
 def make_mix(actions, robot={}, webs=({},), **settings):
     settings = {"batch_size": 8, "robot_fraction": 0.5, "text_len": 40, "seed": 3, **settings}
     robots = [(data.RobotData(robot_log(), data.Robot(actions), 40, 16, **robot), {"weight": 1.0})]
-    return data.Mix(robots, [(data.WebData(web_log(), actions.tokenizer, 40, 16), {"weight": 1.0, "until": 0, **w}) for w in webs],
+    return data.Mix(robots, [(data.WebData(web_log(), actions.tokenizer, 40, 16), {"weight": 1.0, **w}) for w in webs],
                     **settings)
 
 
@@ -208,19 +208,6 @@ def test_sources_are_drawn_by_their_weight():
     assert np.mean(drawn) == pytest.approx(.25, abs=.04)
 
 
-def test_a_web_with_until_has_the_beginning_to_itself(actions):
-    mix = make_mix(actions, webs=({"until": 3}, {}), robot_fraction=0)
-    first, later = mix.webs[0][0], mix.webs[1][0]
-    used = []
-    for web, name in ((first, "first"), (later, "later")):
-        web.sample = lambda rng, sample=web.sample, name=name: used.append(name) or sample(rng)
-    mix[2, 0]
-    assert set(used) == {"first"}
-    used.clear()
-    mix[3, 0]
-    assert set(used) == {"later"}
-
-
 def test_words_are_moved_as_far_as_the_longest_question_allows(actions):
     """so that a word is met at many positions; without shift every question begins at 0"""
     assert not make_mix(actions)[2000, 0]["shift"].any()
@@ -243,7 +230,7 @@ def test_every_question_begins_with_its_prompt_and_ends_with_eos(actions):
 # -- tables of a preset
 
 def test_a_table_is_completed_with_defaults():
-    assert data.settings_of("web", {"format": "tiny"}) == {"format": "tiny", "name": "tiny", "weight": 1.0, "until": 0, "pictures": 20}
+    assert data.settings_of("web", {"format": "tiny"}) == {"format": "tiny", "name": "tiny", "weight": 1.0, "pictures": 20}
 
 
 @pytest.mark.parametrize("half, table, message", [
@@ -276,8 +263,6 @@ def test_a_half_that_is_not_used_stays_unopened_and_one_that_is_missing_is_named
     assert list(logs["robot"]) == ["tiny"] and logs["web"] == {}
     with pytest.raises(ValueError, match=re.escape("needs a table [[web]]")):
         data.open_logs(type("C", (), {**config, "web": [], "robot_fraction": .5}), quiet=True)
-    with pytest.raises(ValueError, match="has an until, so there is no web after that"):
-        data.open_logs(type("C", (), {**config, "web": [{"format": "tiny", "until": 5}], "robot_fraction": .5}), quiet=True)
 
 
 def test_another_robot_does_not_inherit_bounds_by_its_name(actions):

@@ -135,7 +135,7 @@ def test_metrics_of_a_model_that_is_always_right(folder):
         tokenizer = data.Tokenizer.train([*log.texts(), *web.texts()])
         actions = data.ActionTokenizer(tokenizer, *log.bounds, names=log.names)
         robot = data.RobotData(log, data.Robot(actions), 40, 16, thought_len=8 * thought)
-        mix = data.Mix([(robot, {"weight": 1})], [(data.WebData(web, tokenizer, 40, 16), {"weight": 1, "until": 0})], 8, .5, 40)
+        mix = data.Mix([(robot, {"weight": 1})], [(data.WebData(web, tokenizer, 40, 16), {"weight": 1})], 8, .5, 40)
         batch = mix[5, 0]
         truth = batch["tokens"][batch["label"] != data.ASKED]
         logits = torch.nn.functional.one_hot(truth, tokenizer.n_vocab).float() * 50

@@ -131,7 +131,7 @@ def an_item_depends_on_seed_step_and_part_alone():
 
 @points(1, read="Mix.draw: by weight, which need not add up to one; the docstring of Mix: shift")
 def sources_are_drawn_by_their_weight():
-    drawn = mix(webs=((2, 6., 0), (3, 2., 0)), robot_fraction=0., batch_size=400)[0, 0]
+    drawn = mix(webs=((2, 6.), (3, 2.)), robot_fraction=0., batch_size=400)[0, 0]
     share = who(drawn).count(3) / 400
     expect("weights 6 and 2: share of rows of the second", share, "about 0.25", holds=.17 < share < .33)
     moved = mix(shift=4, shift_from=2)

@@ -76,7 +76,7 @@ MUTANTS = {
         (D, "(ACTION, self.answers[n].tolist()),", "(ASKED, self.answers[n].tolist()),", "each token"),
         (D, "rng = np.random.default_rng([self.seed, step, k])",
          "rng = np.random.default_rng([self.seed, k])", "depends"),
-        (D, "if row < n_robot else webs", "if rng.random() < self.robot_fraction else webs", "share"),
+        (D, "if row < n_robot else self.webs", "if rng.random() < self.robot_fraction else self.webs", "share"),
         (D, "rng.random() * weights[-1]", "rng.random()", "weight"),
         (D, "            break\n        asked.add", "            continue\n        asked.add", "shorter one follows"),
         (D, "for _ in range(20):", "for _ in range(100):", "tries"),

@@ -498,7 +498,7 @@ def test_an_instruction_is_answered_on_the_web_by_the_way_that_it_goes():
         for form in ("go", "go sum", "go es", "go sentence"):
             question, answer = web.ask(facts, form, rng) or ("", "")
             if question:
-                start, text = re.fullmatch(r"Q: which way should the robot go(?: from the (.+?))? to (.+)\? A:", question).groups()
+                text, start = re.fullmatch(r"Q: which way should the robot go to (.+?)(?:, from the (.+))?\? A:", question).groups()
                 skill = "pick" if start else "move near"
                 ways = [web.step_toward(a, b) for a in things for b in things
                         if a is not b and start in (None, a["name"]) and means(form, text, a, b, skill)]

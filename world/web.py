@@ -493,9 +493,12 @@ def step_toward(b, a):
 
 
 def _which_way(skill, instruction, a, b):
-    """the way to b: from a, which is moved, or, to pick b, from wherever a is"""
-    start = f" from the {a['name']}" if skill == "pick" else ""
-    return f"which way should the robot go{start} to {tidy(instruction)}?", step_toward(a, b)
+    """
+    The way to b: from a, which is moved, or, to pick b, from wherever a is. The words of the instruction stand
+    at the positions that they have in the robot's own prompt.
+    """
+    start = f", from the {a['name']}" if skill == "pick" else ""
+    return f"which way should the robot go to {tidy(instruction)}{start}?", step_toward(a, b)
 
 
 def _go(reference=None):
@@ -506,7 +509,7 @@ def _go(reference=None):
 
         Example: "which way should the robot go to move apple near the sum of two plus one?"
             -> the step from the apple toward the 3
-            "which way should the robot go from the heart to pick the fruit?"
+            "which way should the robot go to pick the fruit, from the heart?"
             -> the step from the heart toward the apple
         """
         facts = _things(facts)

@@ -453,9 +453,6 @@ def pack(questions, text_len):
 # --------------------------------------------------------------------------------------------------------
 # the co-training mix
 
-SHIFT_FROM = 1000       # words are moved from this step on: the first words have to be learnt at one place
-
-
 class Mix(torch.utils.data.Dataset):
     """
     The co-training mix. Item (step, k) is the k-th of the n_micro micro-batches of that step. It is fixed
@@ -467,36 +464,30 @@ class Mix(torch.utils.data.Dataset):
     Within each part, sources are drawn by their weight.
 
     An item is a dict: images (n, [pictures,] S, S, 3) uint8; tokens, segment, label (n, T) int64; source
-    (n,), which of the robots (names) a row is from, -1 = web; shift (n,), how many positions farther on its
-    words stand, by chance, at most `shift`.
+    (n,), which of the robots (names) a row is from, -1 = web.
     """
 
-    def __init__(self, robots, webs, batch_size, robot_fraction, text_len, n_pretrain=0, seed=0, n_micro=1,
-                 shift=0, shift_from=SHIFT_FROM):
+    def __init__(self, robots, webs, batch_size, robot_fraction, text_len, n_pretrain=0, seed=0, n_micro=1):
         self.robots, self.webs, self.batch_size, self.text_len = robots, webs, batch_size, text_len
         self.names = [settings.get("name", "") for _, settings in robots]       # what item["source"] counts
         self.robot_fraction, self.n_pretrain = robot_fraction, n_pretrain
         self.seed, self.n_micro = seed, n_micro
-        self.shift, self.shift_from = shift, shift_from
 
     def __getitem__(self, item):
         step, k = item
         rng = np.random.default_rng([self.seed, step, k])
         n_robot = round(self.batch_size * self.robot_fraction) if step >= self.n_pretrain else 0
-        samples, source, shift = [], [], []
+        samples, source = [], []
         for row in range(k, self.batch_size, self.n_micro):         # robot and web in every micro-batch
             sources = self.robots if row < n_robot else self.webs
             which = self.draw(sources, rng)
             pictures, questions = sources[which][0].sample(rng)
             samples.append((pictures, pack(questions, self.text_len)))
             source.append(which if row < n_robot else -1)
-            room = self.text_len - max(map(length, questions))
-            move = self.shift > 0 and step >= self.shift_from
-            shift.append(int(rng.integers(min(self.shift, room) + 1)) if move else 0)
         tokens, segment, label = zip(*(packed for _, packed in samples))
         return {"images": torch.from_numpy(np.stack([pictures for pictures, _ in samples])),
                 "tokens": torch.tensor(tokens), "segment": torch.tensor(segment),
-                "label": torch.tensor(label), "source": torch.tensor(source), "shift": torch.tensor(shift)}
+                "label": torch.tensor(label), "source": torch.tensor(source)}
 
     @staticmethod
     def draw(sources, rng):
@@ -518,10 +509,8 @@ def make_mix(config, logs: dict, robots: dict, tokenizer: Tokenizer):
                 for name, (log, settings) in logs["robot"].items()
                 if not held_out or len(held_out_episodes(log, settings["hold_out"]))]
     webs = [(WebData(log, tokenizer, **shape), settings) for log, settings in logs["web"].values()]
-    # the weights of init_from have learnt words at fixed positions already, so words may move at once
     mix = Mix(robot_data(False), webs, config.batch_size, config.robot_fraction, config.text_len,
-              n_pretrain=config.n_pretrain, seed=config.seed, n_micro=config.micro_batches,
-              shift=config.shift, shift_from=0 if config.init_from else SHIFT_FROM)
+              n_pretrain=config.n_pretrain, seed=config.seed, n_micro=config.micro_batches)
     held_out = robot_data(True)
     unseen = Mix(held_out, [], batch_size=128, robot_fraction=1.0, text_len=config.text_len)
     return mix, unseen if held_out else None

@@ -56,8 +56,7 @@ MUTANTS = {
         # padding that sees nothing, not even the picture
         (M, "return before & same", "return before & same & (segment[:, :, None] >= 0)", "softmax"),
         (M, ".masked_fill(segment < 0, 0)", "", "padding"),
-        (M, "self.wpe(N + position)", "self.wpe(position)", "word 0 of a question"),
-        (M, "position = position + shift[:, None]", "position = position", "shift = 2")],
+        (M, "self.wpe(N + position)", "self.wpe(position)", "word 0 of a question")],
     3: [(M, "q * q.size(-1) ** -0.5", "q", "by hand"),                                  # not scaled
         (M, "F.softmax(att, dim=-1)", "F.softmax(att, dim=-2)", "by hand"),
         (M, "        self.k, self.v = k, v\n", "", "cache"),                            # keeps nothing
@@ -82,7 +81,6 @@ MUTANTS = {
         (D, "for _ in range(20):", "for _ in range(100):", "tries"),
         (D, "questions = [action] if self.augment else", "questions = [action] if 0 else", "a crop moves"),
         (D, "pictures = jitter(pictures, self.size, rng) if self.augment else", "pictures =", "jitter"),
-        (D, "min(self.shift, room) + 1", "self.shift + 1", "stay inside"),
         (D, "source.append(which if row < n_robot", "source.append(0 if row < n_robot", "two robots")],
     5: [(M, "~allowed(tokens[:, P:P + t])", "allowed(tokens[:, P:P + t])", "allowed"),
         (M, "N + lengths - 1]", "N + P - 1]", "beside"),                                # reads the padding
@@ -121,7 +119,6 @@ MUTANTS = {
         (R, "        optimizer.zero_grad(set_to_none=True)\n", "", "micro"),
         (R, "(step + 1) / max(1, config.warmup), (total - step) / down)",
          "(step + 1) / max(1, config.warmup), 1.0)", "rate"),
-        (R, "answer, batch[\"shift\"])", "answer)", "farther on"),
         (R, "(losses.sum() * ranks.world / n_target)", "(losses.sum() / n_target)", "two ranks"),
         (R, "n_target = ranks.total(sum(", "n_target = (sum(", "two ranks"),
         (R, "last=k == len(micro_batches) - 1", "last=True", "last"),

@@ -126,7 +126,7 @@ def test_augmentation_is_the_same_for_all_frames_and_never_for_held_out_episodes
     pictures = data.jitter([tiny.picture(1)] * 2, 16, np.random.default_rng(0))
     assert np.array_equal(*pictures) and not np.array_equal(pictures[0], tiny.picture(1))
     config = type("C", (), dict(text_len=40, image_size=16, frames=1, thought_len=0, batch_size=4, robot_fraction=1.0, n_pretrain=0, seed=0,
-                                micro_batches=1, shift=0, init_from=""))
+                                micro_batches=1))
     settings = data.settings_of("robot", {"format": "tiny", "augment": True})
     mix, held_out = data.make_mix(config, {"robot": {"r": (robot_log(), settings)}, "web": {}}, {"r": data.Robot(actions)}, actions.tokenizer)
     assert mix.robots[0][0].augment and not held_out.robots[0][0].augment
@@ -206,17 +206,6 @@ def test_sources_are_drawn_by_their_weight():
     rng = np.random.default_rng(0)
     drawn = [data.Mix.draw([(None, {"weight": 3.0}), (None, {"weight": 1.0})], rng) for _ in range(2000)]
     assert np.mean(drawn) == pytest.approx(.25, abs=.04)
-
-
-def test_words_are_moved_as_far_as_the_longest_question_allows(actions):
-    """so that a word is met at many positions; without shift every question begins at 0"""
-    assert not make_mix(actions)[2000, 0]["shift"].any()
-    assert not make_mix(actions, shift=5, shift_from=3)[2, 0]["shift"].any()
-    for most, several in ((5, 6), (60, 12)):
-        batch = make_mix(actions, shift=most, shift_from=0, batch_size=64)[0, 0]
-        longest = torch.stack([(batch["segment"] == n).sum(1) for n in range(1, 12)]).amax(0)
-        assert batch["shift"].min() == 0 and len(batch["shift"].unique()) >= several
-        assert (batch["shift"] <= most).all() and (batch["shift"] + longest <= 40).all()
 
 
 def test_every_question_begins_with_its_prompt_and_ends_with_eos(actions):

@@ -29,7 +29,6 @@ vit_layer = 1
 vit_embd = 16
 n_layer = 1
 n_embd = 16
-shift = 4
 pretrain_steps = 3
 steps = 4
 robot_fraction = 0.5

@@ -25,7 +25,7 @@ only.
     segment   1  1     1  1   1    1 1  | 1  1  1     | 2  2    2  2  2  2 2 2  | 2     2
     label     .  .     .  .   .    . .  | s  s  s     | .  .    .  .  .  . . .  | s     s
 
-Pictures and words come from a Log. Whoever made it, a log answers the same five questions (class Log), and
+Pictures and words come from a Log. Whoever made it, a log gives the same five things (class Log), and
 nothing else in this project knows where samples come from.
 """
 import functools
@@ -347,7 +347,7 @@ class RobotData:
             ids, said = encode(prompt), encode(thought)
             needed = len(ids) + (len(said) + 1 if self.thought_len else 0) + n_action + 1  # " Action:", <eos>
             if needed > self.text_len:
-                raise ValueError(f"{prompt!r} and action take {needed} tokens; "
+                raise ValueError(f"{prompt!r}, thought and action take {needed} tokens; "
                                  f"raise text_len = {self.text_len}")
             if len(said) > self.thought_len:
                 raise ValueError(f"the thought {thought!r} takes {len(said)} tokens; "
@@ -512,8 +512,8 @@ def make_mix(config, logs: dict, robots: dict, tokenizer: Tokenizer):
     mix = Mix(robot_data(False), webs, config.batch_size, config.robot_fraction, config.text_len,
               n_pretrain=config.n_pretrain, seed=config.seed, n_micro=config.micro_batches)
     held_out = robot_data(True)
-    unseen = Mix(held_out, [], batch_size=128, robot_fraction=1.0, text_len=config.text_len)
-    return mix, unseen if held_out else None
+    batches = Mix(held_out, [], batch_size=128, robot_fraction=1.0, text_len=config.text_len)
+    return mix, batches if held_out else None
 
 
 # --------------------------------------------------------------------------------------------------------

@@ -146,11 +146,10 @@ class Policy:
 
     def slot(self, tokens):
         """tokens (B, t) -> how many came after " Action:" in each row, -1 where it has not been said: (B,)"""
-        B, t = tokens.shape
-        if not self.config["thought_len"]:
-            return torch.full((B,), t, device=tokens.device)        # plain RT-2: the action begins at once
-        said = (tokens == self.tokenizer.begin_action).int()
-        return torch.where(said.sum(1) > 0, t - 1 - said.argmax(1), -1) if t else said.sum(1) - 1
+        if not self.config["thought_len"]:                          # plain RT-2: the action begins at once
+            return torch.full((len(tokens),), tokens.size(1), device=tokens.device)
+        begun = (tokens == self.tokenizer.begin_action).cumsum(1) > 0       # " Action:" and all after it
+        return begun.sum(1) - 1
 
     def answer(self, pictures, questions, n_new=8):
         """B pictures, B questions "Q: ... A:" -> B strings of at most n_new tokens"""
@@ -179,14 +178,13 @@ class Episode:
         self.history, self.to_do = [], []       # lists of pictures, one for each camera; actions
         self.thought = ""                       # what was said before the last answer's actions
 
-    def act(self, picture, instruction: str | None, as_prompt=prompt):
+    def act(self, picture, instruction: str | None):
         """
         picture (H, W, 3) uint8 of any size, with several cameras a list of them or a dict by name;
         instruction (None: the blank control) -> action (D,) float32 in the units of the robot's log,
-        terminate first: 1 means stop, and nothing is carried out. as_prompt: tokenizer.wish for instructions
-        that take a thought.
+        terminate first: 1 means stop, and nothing is carried out. For another prompt there is Policy.act.
         """
-        return self.policy.act([self], [picture], [as_prompt(instruction)])[0]
+        return self.policy.act([self], [picture], [prompt(instruction)])[0]
 
     def with_picture(self, picture):
         """the last `frames` steps, this one included: for each a list of pictures, one for each camera"""
@@ -386,7 +384,7 @@ def table(results) -> str:
                   for r in rows if r["driver"] == "policy"]
     if results.get("quiz"):
         lines += ["", "questions about unseen web pictures; "
-                      "a position counts when it is at most 2 of 32 cells off"]
+                      "a place may be 2 of 32 cells off, any other answer is exact"]
         lines += [f"{a['name']:30}{percent(a['right'], a['n'], a['interval']):>22}  n = {a['n']}"
                   for a in results["quiz"]]
     for found in results.get("held_out", ()):

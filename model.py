@@ -268,7 +268,7 @@ class VLA(nn.Module):
         # every question counts its positions from its own first token, as if alone behind the picture:
         # how many tokens before this one are of the same question?
         same = segment[:, :, None] == segment[:, None, :]                                   # (B, T, T)
-        position = same.tril(-1).sum(2).masked_fill(segment < 0, 0)                         # (B, T)
+        position = same.tril(-1).sum(2)                                                     # (B, T)
         text = self.wte(tokens) + self.wpe(N + position)                                    # (B, T, C)
         x = torch.cat((self.encode_images(images).to(text.dtype), text), dim=1)             # (B, N + T, C)
         return x, self.attention_bias(segment, answer)

@@ -149,9 +149,10 @@ class Config:
         return 0 if self.init_from else self.pretrain_steps
 
 
-# what a checkpoint's weights were made for, and what a resumed run may change; all else must stay
+# what weights are made for: neither init_from nor --resume may change it
 SHAPE = ("scheme", "attention", "image_size", "frames", "patch_size", "vit_layer", "vit_head", "vit_embd",
          "n_layer", "n_head", "n_embd", "text_len")
+# what --resume may change, and nothing else
 FREE = ("steps", "trials", "lr_muon", "lr_adam", "device", "dtype", "compile", "recompute", "parallel",
         "workers", "data_dir", "out_dir", "log_every", "save_every")
 

@@ -55,7 +55,6 @@ MUTANTS = {
         (M, "masked_fill(~see, -torch.inf)", "masked_fill(~see, -1.)", "bias"),
         # padding that sees nothing, not even the picture
         (M, "return before & same", "return before & same & (segment[:, :, None] >= 0)", "softmax"),
-        (M, ".masked_fill(segment < 0, 0)", "", "padding"),
         (M, "self.wpe(N + position)", "self.wpe(position)", "word 0 of a question")],
     3: [(M, "q * q.size(-1) ** -0.5", "q", "by hand"),                                  # not scaled
         (M, "F.softmax(att, dim=-1)", "F.softmax(att, dim=-2)", "by hand"),
@@ -126,7 +125,7 @@ MUTANTS = {
         (R, "(optimizers[\"adam\"], config.lr_adam)", "(optimizers[\"adam\"], config.lr_muon)", "lr_adam = 4")],
     8: [(V, "rules[-1] = begin", "rules[-1] = words", "stops thinking"),
         (V, "words[tok.eos], begin", "words[tok.eos + 0 * 1 - 1], begin", "stops thinking"),
-        (V, "t - 1 - said.argmax(1), -1)", "t - said.argmax(1), -1)", "slot"),
+        (V, "begun.sum(1) - 1", "begun.sum(1)", "slot"),
         (V, "row[:max(0, i - 1)]", "row[:max(0, i)]", "thought"),
         (V, "rules[self.slot(tokens)]", "rules[0 * self.slot(tokens) + n - 1]", "slot"),
         (V, "rng.random(room, np.float32) for rng in rngs", "rngs[0].random(room, np.float32) for rng in rngs",

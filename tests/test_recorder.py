@@ -112,7 +112,7 @@ def test_half_of_the_rows_are_wishes_as_often_to_pick_as_to_move(folder):
             assert prompt.startswith("Q: ") and thought == ""
             continue
         text = re.fullmatch(r"Instruction: (.*)\.", prompt)[1]
-        assert text in web.THOUGHTS or any(text == t.format(c) for t in web.TOGETHER for c in scene.COLORS)
+        assert text in web.WISHES or any(text == t.format(c) for t in web.TOGETHER for c in scene.COLORS)
         assert thought == f" Plan: {step['task']}."
         wishes.add(text)
     skills = [log.steps[row]["skill"] for row in log.rows[n:]]

@@ -49,7 +49,7 @@ def test_demonstrations_say_and_show_nothing_of_what_the_tables_ask():
         for world in worlds(line, 20):
             new = {thing.name for thing in world.things} - set(names["robot"])
             assert new or set(world.instruction.split()) - said
-    for text in (*web.THOUGHTS, *web.TOGETHER):
+    for text in (*web.WISHES, *web.TOGETHER):
         assert set(text.split()) - ROBOT_WORDS
 
 

@@ -422,12 +422,12 @@ def test_the_different_one_is_not_another_by_its_colour():
 
 def test_a_wish_means_one_thing_alone():
     rng, drinks = np.random.default_rng(0), ("I am thirsty", "bring me something to drink")
-    assert web.thought(["apple", "blue can"], "pick blue can", rng) in drinks
-    assert web.thought(["red can", "blue can"], "pick blue can", rng) is None           # which of the two?
+    assert web.wish_for(["apple", "blue can"], "pick blue can", rng) in drinks
+    assert web.wish_for(["red can", "blue can"], "pick blue can", rng) is None           # which of the two?
     together = [text.format("red") for text in web.TOGETHER]
-    assert web.thought(["apple", "red can", "orange"], "move apple near red can", rng) in together
-    assert web.thought(["apple", "orange"], "move apple near orange", rng) is None
-    for text in (*web.THOUGHTS, *web.TOGETHER):
+    assert web.wish_for(["apple", "red can", "orange"], "move apple near red can", rng) in together
+    assert web.wish_for(["apple", "orange"], "move apple near orange", rng) is None
+    for text in (*web.WISHES, *web.TOGETHER):
         assert set(text.split()) - ROBOT_WORDS              # no demonstration of plain RT-2 says it
 
 
@@ -465,7 +465,7 @@ def test_a_wish_on_the_web_is_answered_by_the_plan_alone():
             text = re.fullmatch(r"Instruction: (.+)\.", question)[1]
             skill, _, what = re.fullmatch(r" Plan: (.+)\.", answer)[1].partition(" ")
             if skill == "pick":
-                wanted = {*web.THOUGHTS[text]}
+                wanted = {*web.WISHES[text]}
                 fits = [f["name"] for f in facts if {f.get("category"), f["name"].split()[-1]} & wanted]
             else:
                 fits = [f["name"] for f in facts if web.colour_of(f["name"]) in text.split()]

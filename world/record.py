@@ -63,7 +63,7 @@ def _sentences(vocabulary, n):
     if shown["cards"]:
         yield from ["Q: where is the thing that is different? A:",
                     "Q: where is the smallest number? A: the largest number"] * 20
-        for text in (*web.THOUGHTS, *(text.format("red") for text in web.TOGETHER)):
+        for text in (*web.WISHES, *(text.format("red") for text in web.TOGETHER)):
             yield from [wish(text) + plan("pick apple") + BEGIN_ACTION] * 20
 
 
@@ -191,7 +191,7 @@ class Demonstrations(Recorded):
 
     def _wish(self, step, rng):
         """the instruction of a step, said as a wish; None if it cannot be"""
-        return web.thought([f["name"] for f in step["facts"] if f["name"] != "gripper"], step["task"], rng)
+        return web.wish_for([f["name"] for f in step["facts"] if f["name"] != "gripper"], step["task"], rng)
 
     def _wish_rows(self):
         """

@@ -6,8 +6,8 @@ another language is met in many pictures, and no robot has ever touched it.
     pixels, facts = draw_picture(rng, size=64, names=[...])      what is drawn, and the truth about it
     ask(facts, "locate", rng) -> ("Q: where is the duck? A:", " 12 20")
 
-A fact is {"name", "column", "row", ...}; columns and rows run from 0 to 1. Positions are answered on a grid
-of 32 x 32, in the same integer words as the bins of the arm: seeing and acting share their vocabulary.
+A fact is {"name", "column", "row", ...}; columns and rows run from 0 to 1. Places are answered on a grid of
+32 x 32, in the same integer words as the bins of the arm: seeing and acting share their vocabulary.
 """
 import numpy as np
 
@@ -58,9 +58,9 @@ WHERE = {"es": "¿dónde está {}?", "fr": "où est {}?", "de": "wo ist {}?"}
 SENTENCES = {"pick": {"es": "toma {a}", "fr": "prends {a}", "de": "nimm {a}"},
              "move near": {"es": "mueve {a} cerca de {b}", "fr": "déplace {a} près de {b}",
                            "de": "bewege {a} neben {b}"}}
-# Wishes: instructions that take a thought (section 4.4). What a person says -> what is wanted, as nouns or
-# categories; and TOGETHER, what is said of all things of a colour
-THOUGHTS = {
+# Wishes (section 4.4): what a person says -> what is wanted, as nouns or categories; and TOGETHER, what is
+# said of all things of a colour
+WISHES = {
     "I am thirsty": ("drink",), "bring me something to drink": ("drink",),
     "I am hungry": ("fruit", "snack"), "bring me some fruit": ("fruit",),
     "I would like a snack": ("snack",),
@@ -301,7 +301,7 @@ def _hand(facts):
 
 
 def _own_hand(facts):
-    """the hand in the robot's own picture"""
+    """the hand in the robot's own picture; a way from a photographed hand would be a movement"""
     return next((f for f in facts if f["name"] == "gripper" and "photo" not in f), None)
 
 
@@ -468,7 +468,7 @@ def _what(reference):
     return what
 
 
-# -- Ways: from one thing toward another, in the words of the arm.
+# -- Ways: from one thing toward another, in the bins of dx and dy.
 
 def way(facts, rng):
     """
@@ -484,28 +484,30 @@ def way(facts, rng):
     return f"which way is the {a['name']} from the {b['name']}?", step_toward(b, a)
 
 
-def step_toward(b, a):
+def step_toward(start, goal):
     """
-    The step of the arm from fact b toward fact a.
-    Example: a is 3 cm farther away and 9 cm to the right: " 192 0"
+    The step of the arm from one fact toward another, in the expert's sizes (scene.level).
+    Example: the goal is 3 cm farther away and 9 cm to the right: " 192 0"
     """
-    return "".join(f" {min(255, int((level(a[k] - b[k], STEP) / STEP + 1) * 128))}" for k in ("x", "y"))
+    steps = [level(goal[k] - start[k], STEP) / STEP for k in ("x", "y")]                # -1 to 1
+    return "".join(f" {min(255, int((step + 1) * 128))}" for step in steps)
 
 
-def _which_way(skill, instruction, a, b):
+def _which_way(skill, instruction, start, goal):
     """
-    The way to b: from a, which is moved, or, to pick b, from wherever a is. The words of the instruction stand
-    at the positions that they have in the robot's own prompt.
+    The step from start toward goal. To move, start is what is moved. To pick, it is any other thing, and the
+    question names it. As many tokens stand before the instruction as in the robot's prompt. So each of its
+    words has the position that it has there, and means there what the web has taught.
     """
-    start = f", from the {a['name']}" if skill == "pick" else ""
-    return f"which way should the robot go to {tidy(instruction)}{start}?", step_toward(a, b)
+    origin = f", from the {start['name']}" if skill == "pick" else ""
+    return f"which way should the robot go to {tidy(instruction)}{origin}?", step_toward(start, goal)
 
 
 def _go(reference=None):
     def go(facts, rng):
         """
-        An instruction in the robot's own words, about a picture without a robot. Cards and people are moved
-        as well here, which no hand can take.
+        An instruction in the robot's own words, about a picture without a robot. Here cards and people are
+        moved, too, although no hand can take them.
 
         Example: "which way should the robot go to move apple near the sum of two plus one?"
             -> the step from the apple toward the 3
@@ -541,12 +543,12 @@ def go_by_sentence(facts, rng):
 
 # -- Wishes (section 4.4).
 
-def thought(names, instruction, rng):
+def wish_for(names, instruction, rng):
     """
-    A wish: another way to say an instruction in a scene of things with these names. It takes a thought to
-    understand, and it means nothing else that is there. None if there is no such wish.
+    Another way to say an instruction, which means nothing else among things with these names; None if there
+    is none.
 
-    Example: thought(["apple", "blue can"], "pick blue can", rng) -> "I am thirsty"
+    Example: wish_for(["apple", "blue can"], "pick blue can", rng) -> "I am thirsty"
     """
     skill, _, what = instruction.partition(" ")
     a, _, b = what.partition(" near ")
@@ -555,7 +557,7 @@ def thought(names, instruction, rng):
         def fits(name, wanted):
             noun = name.split()[-1]
             return noun in wanted or KINDS.get(noun, CARD).category in wanted
-        wishes = [text for text, wanted in THOUGHTS.items() if [n for n in names if fits(n, wanted)] == [a]]
+        wishes = [text for text, wanted in WISHES.items() if [n for n in names if fits(n, wanted)] == [a]]
     elif skill == "move" and b and colour_of(a):
         if sorted(n for n in names if colour_of(n) == colour_of(a)) == sorted([a, b]):
             wishes = [text.format(colour_of(a)) for text in TOGETHER]
@@ -572,7 +574,7 @@ def wished(facts, rng):
     moves = [INSTRUCTIONS["move near"].format(a=a, b=b) for a in things for b in names if a != b]
     picks = [INSTRUCTIONS["pick"].format(a=a) for a in things]
     for tasks in (moves, picks):                            # few pictures allow a move, so it goes first
-        found = _one([(text, task) for task in tasks if (text := thought(names, task, rng))], rng)
+        found = _one([(text, task) for task in tasks if (text := wish_for(names, task, rng))], rng)
         if found:
             return wish(found[0]), plan(found[1])
     return None
@@ -607,8 +609,7 @@ def held(facts, rng):
     return f and ("what does the gripper hold?", f" {f['held']}")
 
 
-# the types whose words the tokenizer learns where there are no cards (record.corpus); those about cards and
-# people find no answer there
+# the types whose words the tokenizer learns where there are no cards (record.corpus)
 PLAIN = {"locate": locate, "what at": what_at, "caption": caption, "relation": relation, "way": way,
          "color": color, "where category": _where("category"), "kind of": category,
          "where face": _where("face"), "sums": sums, "where sum": _where("sum"), "where size": _where("size"),

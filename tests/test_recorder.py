@@ -65,7 +65,7 @@ def test_demonstrations_say_and_show_only_what_they_may():
     """in the words of many people, too: no card, no person, no new thing and none of their names"""
     stream = scene.episodes(range(150), "medium", ["pick", "move near"], 0, days=True, wordings=True)
     steps = [step for episode in stream for step in episode]
-    words = {word for step in steps for word in step["instruction"].split()}
+    words = {word for step in steps for word in re.findall(r"\w+", step["instruction"])}
     shown = {fact["name"] for step in steps for fact in step["facts"]} - {"gripper"}
     assert words <= ROBOT_WORDS and not words & WEB_WORDS
     assert shown <= {*VOCABULARIES["medium"]["robot"], *VOCABULARIES["medium"]["mats"]}

@@ -390,7 +390,7 @@ def test_a_plan_on_the_web_is_right_where_it_means_the_same_things(monkeypatch):
 # ----------------------------------------------------------------------------------------------------------
 # what is shown
 
-@pytest.mark.parametrize("folder", ["study", "study/earlier"])
+@pytest.mark.parametrize("folder", ["study", "study/thought", "study/earlier"])
 def test_the_tables_and_figures_of_results_md_are_those_of_the_results_file(folder):
     text = (ROOT / folder / "RESULTS.md").read_text()
     results = json.loads((ROOT / folder / "results.json").read_text())
@@ -401,7 +401,7 @@ def test_the_tables_and_figures_of_results_md_are_those_of_the_results_file(fold
             assert (ROOT / folder / figure).read_text() == drawn and f"]({figure})" in text
 
 
-@pytest.mark.parametrize("folder", ["study", "study/earlier"])
+@pytest.mark.parametrize("folder", ["study", "study/thought", "study/earlier"])
 def test_the_results_file_says_with_which_code_it_was_measured(folder):
     results = json.loads((ROOT / folder / "results.json").read_text())
     assert results["measured at"] and all(run["measured at"] for run in results["runs"].values())

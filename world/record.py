@@ -43,7 +43,8 @@ def _sentences(vocabulary, n):
         yield prompt(INSTRUCTIONS[str(rng.choice(list(INSTRUCTIONS)))].format(a=a, b=b))
         if shown["cards"]:
             wordings = [text for texts in WORDINGS.values() for text in texts]
-            yield prompt(str(rng.choice(wordings)).format(a=a, b="red item") + f", {REMARKS[i % len(REMARKS)]}")
+            text = str(rng.choice(wordings)).format(a=a, b="red item")
+            yield prompt(f"{text}, {REMARKS[i % len(REMARKS)]}")
         facts = [{"name": str(name), "column": rng.random(), "row": rng.random(), "x": rng.uniform(-.2, .2),
                   "y": rng.uniform(-.2, .2), "category": KINDS[name.split()[-1]].category}
                  for name in rng.choice(shown["names"], 3, replace=False)]

@@ -25,7 +25,7 @@ only.
     segment   1  1     1  1   1    1 1  | 1  1  1     | 2  2    2  2  2  2 2 2  | 2     2
     label     .  .     .  .   .    . .  | s  s  s     | .  .    .  .  .  . . .  | s     s
 
-Pictures and words come from a Log. Whoever made it, a log answers the same five questions (class Log), and
+Pictures and words come from a Log. Whoever made it, a log gives the same five things (class Log), and
 nothing else in this project knows where samples come from.
 """
 import functools
@@ -57,9 +57,9 @@ FORMATS = {"robot": {"world": "world.record:Demonstrations", "folder": "formats.
                      "rlds": "formats.rlds:RLDS", "lerobot": "formats.lerobot:LeRobot"},
            "web": {"world": "world.record:WebPictures", "vqa": "formats.folder:VQA"}}
 # keys of a table [[robot]] or [[web]] in any format; Log.options has those of one format. weight: its share
-# among the tables of its side; hold_out, chunk: see RobotData; augment: see jitter(); until: see Mix
+# among the tables of its side; hold_out, chunk: see RobotData; augment: see jitter()
 COMMON = {"robot": {"name": "", "weight": 1.0, "hold_out": 21, "augment": False, "n_bins": 256, "chunk": 1},
-          "web": {"name": "", "weight": 1.0, "until": 0}}
+          "web": {"name": "", "weight": 1.0}}
 
 
 # --------------------------------------------------------------------------------------------------------
@@ -107,14 +107,6 @@ class Log:
     def check(cls, settings: dict):
         """ValueError if options of the right type make no sense"""
 
-    @classmethod
-    def kept(cls, settings: dict):
-        """
-        Which tokens of a thought an episode says once and keeps, from (the first, the one after the last) on:
-        those of a plan that does not change, such as where a thing goes.
-        """
-        return 0, 0
-
     def ask(self, i, rng):
         return None
 
@@ -136,7 +128,7 @@ def settings_of(side: str, table: dict) -> dict:
     One table [[robot]] or [[web]] of a preset, checked and completed with the defaults of its format.
 
     Example: settings_of("web", {"format": "vqa", "path": "data/vqa"})
-        -> {"format": "vqa", "name": "vqa", "weight": 1.0, "until": 0, "path": "data/vqa", "outside": False}
+        -> {"format": "vqa", "name": "vqa", "weight": 1.0, "path": "data/vqa", "outside": False}
     """
     if "format" not in table:
         raise ValueError(f"a table [[{side}]] needs a format, one of: {', '.join(FORMATS[side])}; "
@@ -160,8 +152,7 @@ def settings_of(side: str, table: dict) -> dict:
         settings[key] = value
     settings["name"] = settings["name"] or settings["format"]
     for key, fits in (("weight", lambda x: 0 < x < np.inf), ("hold_out", lambda x: x == 0 or x >= 2),
-                      ("until", lambda x: x >= 0), ("n_bins", lambda x: x >= 2),
-                      ("chunk", lambda x: 1 <= x <= 100)):
+                      ("n_bins", lambda x: x >= 2), ("chunk", lambda x: 1 <= x <= 100)):
         if key in settings and not fits(settings[key]):
             raise ValueError(f"[[{side}]] {settings['name']}: {key} = {settings[key]} is out of range")
     kind.check(settings)
@@ -193,9 +184,6 @@ def open_logs(config, quiet=False) -> dict:
                                  "give each a name of its own")
             logs[side][settings["name"]] = (
                 open_log(side, table, config.data_dir, config.image_size, quiet), settings)
-        if side == "web" and logs[side] and all(s["until"] for _, s in logs[side].values()):
-            raise ValueError("every table [[web]] has an until, so there is no web after that; "
-                             "add one without")
         if needed[side] and not logs[side]:
             raise ValueError(f"robot_fraction = {config.robot_fraction} with {config.n_pretrain} steps of "
                              f"pretraining needs a table [[{side}]]")
@@ -359,7 +347,7 @@ class RobotData:
             ids, said = encode(prompt), encode(thought)
             needed = len(ids) + (len(said) + 1 if self.thought_len else 0) + n_action + 1  # " Action:", <eos>
             if needed > self.text_len:
-                raise ValueError(f"{prompt!r} and action take {needed} tokens; "
+                raise ValueError(f"{prompt!r}, thought and action take {needed} tokens; "
                                  f"raise text_len = {self.text_len}")
             if len(said) > self.thought_len:
                 raise ValueError(f"the thought {thought!r} takes {len(said)} tokens; "
@@ -465,9 +453,6 @@ def pack(questions, text_len):
 # --------------------------------------------------------------------------------------------------------
 # the co-training mix
 
-SHIFT_FROM = 1000       # words are moved from this step on: the first words have to be learnt at one place
-
-
 class Mix(torch.utils.data.Dataset):
     """
     The co-training mix. Item (step, k) is the k-th of the n_micro micro-batches of that step. It is fixed
@@ -476,41 +461,33 @@ class Mix(torch.utils.data.Dataset):
 
     robots, webs: lists of (data, settings of its table). In the first n_pretrain steps all samples are of
     the web, then robot_fraction of every batch is of robots (paper: about 0.5 for PaLI-X, 0.66 for PaLM-E).
-    Within each part, sources are drawn by their weight. Web sources with until = n have the web's part to
-    themselves in the first n steps, and are not used after that: easy pictures to begin with.
+    Within each part, sources are drawn by their weight.
 
     An item is a dict: images (n, [pictures,] S, S, 3) uint8; tokens, segment, label (n, T) int64; source
-    (n,), which of the robots (names) a row is from, -1 = web; shift (n,), how many positions farther on its
-    words stand, by chance, at most `shift`.
+    (n,), which of the robots (names) a row is from, -1 = web.
     """
 
-    def __init__(self, robots, webs, batch_size, robot_fraction, text_len, n_pretrain=0, seed=0, n_micro=1,
-                 shift=0, shift_from=SHIFT_FROM):
+    def __init__(self, robots, webs, batch_size, robot_fraction, text_len, n_pretrain=0, seed=0, n_micro=1):
         self.robots, self.webs, self.batch_size, self.text_len = robots, webs, batch_size, text_len
         self.names = [settings.get("name", "") for _, settings in robots]       # what item["source"] counts
         self.robot_fraction, self.n_pretrain = robot_fraction, n_pretrain
         self.seed, self.n_micro = seed, n_micro
-        self.shift, self.shift_from = shift, shift_from
 
     def __getitem__(self, item):
         step, k = item
         rng = np.random.default_rng([self.seed, step, k])
         n_robot = round(self.batch_size * self.robot_fraction) if step >= self.n_pretrain else 0
-        webs = [s for s in self.webs if s[1]["until"] > step] or [s for s in self.webs if not s[1]["until"]]
-        samples, source, shift = [], [], []
+        samples, source = [], []
         for row in range(k, self.batch_size, self.n_micro):         # robot and web in every micro-batch
-            sources = self.robots if row < n_robot else webs
+            sources = self.robots if row < n_robot else self.webs
             which = self.draw(sources, rng)
             pictures, questions = sources[which][0].sample(rng)
             samples.append((pictures, pack(questions, self.text_len)))
             source.append(which if row < n_robot else -1)
-            room = self.text_len - max(map(length, questions))
-            move = self.shift > 0 and step >= self.shift_from
-            shift.append(int(rng.integers(min(self.shift, room) + 1)) if move else 0)
         tokens, segment, label = zip(*(packed for _, packed in samples))
         return {"images": torch.from_numpy(np.stack([pictures for pictures, _ in samples])),
                 "tokens": torch.tensor(tokens), "segment": torch.tensor(segment),
-                "label": torch.tensor(label), "source": torch.tensor(source), "shift": torch.tensor(shift)}
+                "label": torch.tensor(label), "source": torch.tensor(source)}
 
     @staticmethod
     def draw(sources, rng):
@@ -532,13 +509,11 @@ def make_mix(config, logs: dict, robots: dict, tokenizer: Tokenizer):
                 for name, (log, settings) in logs["robot"].items()
                 if not held_out or len(held_out_episodes(log, settings["hold_out"]))]
     webs = [(WebData(log, tokenizer, **shape), settings) for log, settings in logs["web"].values()]
-    # the weights of init_from have learnt words at fixed positions already, so words may move at once
     mix = Mix(robot_data(False), webs, config.batch_size, config.robot_fraction, config.text_len,
-              n_pretrain=config.n_pretrain, seed=config.seed, n_micro=config.micro_batches,
-              shift=config.shift, shift_from=0 if config.init_from else SHIFT_FROM)
+              n_pretrain=config.n_pretrain, seed=config.seed, n_micro=config.micro_batches)
     held_out = robot_data(True)
-    unseen = Mix(held_out, [], batch_size=128, robot_fraction=1.0, text_len=config.text_len)
-    return mix, unseen if held_out else None
+    batches = Mix(held_out, [], batch_size=128, robot_fraction=1.0, text_len=config.text_len)
+    return mix, batches if held_out else None
 
 
 # --------------------------------------------------------------------------------------------------------

@@ -46,7 +46,6 @@ class Policy:
     execute: how many actions of an answer are carried out before the policy looks again (0: all of them),
     for a robot whose answers hold several (chunk). seed: of the draws of all episodes.
     """
-    kept = range(0)                             # which tokens of its thought an episode keeps (data.Log.kept)
 
     def __init__(self, checkpoint, device="auto", dtype="float32", temperature=0.5, seed=0, robot=None,
                  execute=0):
@@ -66,9 +65,6 @@ class Policy:
         if not 0 <= execute <= self.robot.chunk:
             raise ValueError(f"execute = {execute}; an answer holds {self.robot.chunk} actions")
         self.execute, self.actions = execute or self.robot.chunk, self.robot.actions
-        if self.config["thought_len"]:
-            table = next(t for t in self.config["robot"] if (t.get("name") or t["format"]) == self.name)
-            self.kept = range(*data.log_class("robot", table["format"]).kept(table))
         self.model.to(self.device).eval()
         # what may be said in each slot, (chunk * D, n_vocab)
         self.slots = torch.from_numpy(self.actions.allowed).repeat(self.robot.chunk, 1).to(self.device)
@@ -91,14 +87,10 @@ class Policy:
         seen = [e.with_picture(picture) for e, picture in zip(episodes, pictures)]  # an error leaves no trace
         asked = [k for k, e in enumerate(episodes) if not e.to_do]
         if asked:
-            kept = [episodes[k].kept if episodes[k].told == prompts[k] else {} for k in asked]
             answers, thoughts = self.decide([sum(seen[k], []) for k in asked], [prompts[k] for k in asked],
-                                            [episodes[k].rng for k in asked], kept)
+                                            [episodes[k].rng for k in asked])
             for k, answer, thought in zip(asked, answers, thoughts):
                 episodes[k].to_do, episodes[k].thought = self.carried_out(answer), thought
-                if self.kept:
-                    said, episodes[k].told = self.tokenizer.encode(thought), prompts[k]
-                    episodes[k].kept = {t: said[t] for t in self.kept if t < len(said)}
         for e, steps in zip(episodes, seen):
             e.history = steps
         return np.stack([e.to_do.pop(0) for e in episodes])
@@ -121,15 +113,14 @@ class Policy:
                 break
         return actions
 
-    def decide(self, pictures, prompts, rngs, kept=()):
+    def decide(self, pictures, prompts, rngs):
         """
         What the model says: B lists of pictures (frames * cameras, the oldest step first), B prompts and B
         random generators -> answers (B, chunk, D) float32 in the units of the robot's log, terminate first,
         and the B thoughts that came before them.
 
         One rule for all robot prompts: words, at most thought_len tokens of them, until " Action:"; then
-        one bin in each slot. kept: B dicts, place in the thought -> the token that an earlier thought had
-        there and that stays, such as {2: 40} (empty: nothing is kept).
+        one bin in each slot.
         """
         most, n, tok = self.config["thought_len"], len(self.slots), self.tokenizer
         words = torch.ones(tok.n_vocab, dtype=torch.bool, device=self.device)
@@ -145,17 +136,9 @@ class Policy:
                 rules[-1] = begin                                       # its room is full: the action begins
             return rules[self.slot(tokens)]
 
-        def keeping(tokens):
-            """the same, but of a thought that goes on, what is kept of an earlier one stays"""
-            may, slot, t = allowed(tokens), self.slot(tokens), tokens.size(1)
-            for row, stays in enumerate(kept):
-                if slot[row] < 0 and t in stays:
-                    may[row] = torch.arange(tok.n_vocab, device=self.device) == stays[t]
-            return may
         room, eos = (most + 1 + n, tok.eos) if most else (n, None)      # words, " Action:" and bins
         uniform = torch.from_numpy(np.stack([rng.random(room, np.float32) for rng in rngs]))
-        rule = keeping if any(kept) else allowed
-        ids = self.generate(pictures, prompts, room, rule, eos, self.temperature, uniform)
+        ids = self.generate(pictures, prompts, room, allowed, eos, self.temperature, uniform)
         start = ids.size(1) - self.slot(ids)                            # (B,) where each row's action begins
         bins = torch.gather(ids, 1, start[:, None] + torch.arange(n, device=ids.device))            # (B, n)
         thoughts = [tok.decode(row[:max(0, i - 1)]) for row, i in zip(ids.tolist(), start.tolist())]
@@ -163,11 +146,10 @@ class Policy:
 
     def slot(self, tokens):
         """tokens (B, t) -> how many came after " Action:" in each row, -1 where it has not been said: (B,)"""
-        B, t = tokens.shape
-        if not self.config["thought_len"]:
-            return torch.full((B,), t, device=tokens.device)        # plain RT-2: the action begins at once
-        said = (tokens == self.tokenizer.begin_action).int()
-        return torch.where(said.sum(1) > 0, t - 1 - said.argmax(1), -1) if t else said.sum(1) - 1
+        if not self.config["thought_len"]:                          # plain RT-2: the action begins at once
+            return torch.full((len(tokens),), tokens.size(1), device=tokens.device)
+        begun = (tokens == self.tokenizer.begin_action).cumsum(1) > 0       # " Action:" and all after it
+        return begun.sum(1) - 1
 
     def answer(self, pictures, questions, n_new=8):
         """B pictures, B questions "Q: ... A:" -> B strings of at most n_new tokens"""
@@ -188,24 +170,21 @@ class Policy:
 class Episode:
     """
     What a policy keeps in mind of one episode: its draws, the actions that are still to be carried out, and,
-    with frames > 1, what it saw in the steps before. RT-2 has no other memory. A thought may keep a part of
-    what was first said (data.Log.kept), as long as the robot is told the same.
+    with frames > 1, what it saw in the steps before. RT-2 has no other memory.
     """
 
     def __init__(self, policy, seed):
         self.policy, self.rng = policy, np.random.default_rng(seed)
         self.history, self.to_do = [], []       # lists of pictures, one for each camera; actions
         self.thought = ""                       # what was said before the last answer's actions
-        self.told, self.kept = None, {}         # the prompt, and the tokens of the thought that stay
 
-    def act(self, picture, instruction: str | None, as_prompt=prompt):
+    def act(self, picture, instruction: str | None):
         """
         picture (H, W, 3) uint8 of any size, with several cameras a list of them or a dict by name;
         instruction (None: the blank control) -> action (D,) float32 in the units of the robot's log,
-        terminate first: 1 means stop, and nothing is carried out. as_prompt: tokenizer.wish for instructions
-        that take a thought.
+        terminate first: 1 means stop, and nothing is carried out. For another prompt there is Policy.act.
         """
-        return self.policy.act([self], [picture], [as_prompt(instruction)])[0]
+        return self.policy.act([self], [picture], [prompt(instruction)])[0]
 
     def with_picture(self, picture):
         """the last `frames` steps, this one included: for each a list of pictures, one for each camera"""
@@ -405,7 +384,7 @@ def table(results) -> str:
                   for r in rows if r["driver"] == "policy"]
     if results.get("quiz"):
         lines += ["", "questions about unseen web pictures; "
-                      "a position counts when it is at most 2 of 32 cells off"]
+                      "a place may be 2 of 32 cells off, any other answer is exact"]
         lines += [f"{a['name']:30}{percent(a['right'], a['n'], a['interval']):>22}  n = {a['n']}"
                   for a in results["quiz"]]
     for found in results.get("held_out", ()):
@@ -467,7 +446,7 @@ def report(checkpoint, trials=200, as_json=False, pictures=True, device="auto"):
     web_was_used = config["robot_fraction"] < 1 or config["pretrain_steps"]
     for settings in (data.settings_of("web", t) for t in config["web"] if web_was_used):
         kind = data.log_class("web", settings["format"])
-        if hasattr(kind, "quiz") and not settings["until"]:
+        if hasattr(kind, "quiz"):
             for name, questions in kind.quiz(settings, config["image_size"], trials).items():
                 right, n = quiz(policy, questions)
                 results["quiz"].append({"name": name, "right": right, "n": n, "interval": wilson(right, n)})

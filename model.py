@@ -260,18 +260,15 @@ class VLA(nn.Module):
         x = self.projector(x.reshape(len(images), self.config.n_image, 4 * C))          # (B, n_image, n_embd)
         return x + self.wpe.weight[:self.config.n_image]
 
-    def embed(self, images, tokens, segment, answer, shift=None):
+    def embed(self, images, tokens, segment, answer):
         """picture and text as one sequence: x (B, n_image + T, C), and who sees whom in it"""
         (B, T), N = tokens.shape, self.config.n_image
         if T > self.config.max_text:
             raise ValueError(f"{T} tokens of text do not fit max_text = {self.config.max_text}")
         # every question counts its positions from its own first token, as if alone behind the picture:
-        # how many tokens before this one are of the same question? (Padding stays at 0, so that no shift
-        # moves it past the end of wpe.)
+        # how many tokens before this one are of the same question?
         same = segment[:, :, None] == segment[:, None, :]                                   # (B, T, T)
-        position = same.tril(-1).sum(2).masked_fill(segment < 0, 0)                         # (B, T)
-        if shift is not None:
-            position = position + shift[:, None]
+        position = same.tril(-1).sum(2)                                                     # (B, T)
         text = self.wte(tokens) + self.wpe(N + position)                                    # (B, T, C)
         x = torch.cat((self.encode_images(images).to(text.dtype), text), dim=1)             # (B, N + T, C)
         return x, self.attention_bias(segment, answer)
@@ -294,15 +291,15 @@ class VLA(nn.Module):
 
     # -- training ------------------------------------------------------------------------------------------
 
-    def forward(self, images, tokens, segment, answer, shift=None):
+    def forward(self, images, tokens, segment, answer):
         """
         images as in encode_images; tokens (B, T) int64; segment (B, T) int64 (1, 2, ... a question each; -1
         padding); answer (B, T) bool: the tokens of answers. Only they are predicted, and with the attention
-        "prefix" only they are causal. shift (B,) int64: how many positions farther on each row's words
-        stand (None: 0). Returns, for the M answer tokens in reading order, the logits (M, n_vocab) and the
-        cross-entropies (M,). Only they meet the output head, which saves most of its cost.
+        "prefix" only they are causal. Returns, for the M answer tokens in reading order, the logits
+        (M, n_vocab) and the cross-entropies (M,). Only they meet the output head, which saves most of its
+        cost.
         """
-        x = self.transform(*self.embed(images, tokens, segment, answer, shift))             # (B, N + T, C)
+        x = self.transform(*self.embed(images, tokens, segment, answer))                    # (B, N + T, C)
         x = x[:, self.config.n_image - 1:-1][answer]    # the position before a token predicts it: (M, C)
         logits = self.logits(x)                                                             # (M, n_vocab)
         return logits, F.cross_entropy(logits, tokens[answer], reduction="none")

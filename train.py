@@ -97,7 +97,6 @@ class Config:
     robot_fraction: float = key(0.5, "share of robot samples after that; 1 = fine-tuning", least=0, most=1)
     batch_size: int = key(64, "samples a step", least=1, most=1_000_000)
     micro_batches: int = key(1, "cut a batch into this many; ranks share them, and gradients add up", least=1)
-    shift: int = key(0, "words move up to so many positions, to mean the same at each", least=0)
     lr_muon: float = key(3e-3, "learning rate of Muon, for the matrices of the blocks", least=0)
     lr_adam: float = key(2e-3, "learning rate of AdamW, for everything else", least=0)
     weight_decay: float = key(0.01, "of both", least=0)
@@ -150,9 +149,10 @@ class Config:
         return 0 if self.init_from else self.pretrain_steps
 
 
-# what a checkpoint's weights were made for, and what a resumed run may change; all else must stay
+# what weights are made for: neither init_from nor --resume may change it
 SHAPE = ("scheme", "attention", "image_size", "frames", "patch_size", "vit_layer", "vit_head", "vit_embd",
          "n_layer", "n_head", "n_embd", "text_len")
+# what --resume may change, and nothing else
 FREE = ("steps", "trials", "lr_muon", "lr_adam", "device", "dtype", "compile", "recompute", "parallel",
         "workers", "data_dir", "out_dir", "log_every", "save_every")
 
@@ -196,7 +196,7 @@ def forward(model, batch, config: Config, device):
     batch = {name: x.to(device, non_blocking=device.type == "cuda") for name, x in batch.items()}
     with autocast(device, config.dtype):
         answer = batch["label"] != ASKED        # answers are predicted: words and actions alike
-        logits, losses = model(batch["images"], batch["tokens"], batch["segment"], answer, batch["shift"])
+        logits, losses = model(batch["images"], batch["tokens"], batch["segment"], answer)
     return logits, losses, batch
 
 

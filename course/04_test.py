@@ -25,10 +25,10 @@ class Source:
                 [[(ASKED, [self.name, int(rng.integers(100))]), (SAID, [7] * (self.n - 2))]])
 
 
-def mix(robots=((1, 1.0),), webs=((2, 1.0, 0),), **options):
+def mix(robots=((1, 1.0),), webs=((2, 1.0),), **options):
     settings = dict(batch_size=8, robot_fraction=.25, text_len=8, seed=3)
     return Mix([(Source(name), {"name": str(name), "weight": w}) for name, w in robots],
-               [(Source(name), {"name": str(name), "weight": w, "until": until}) for name, w, until in webs],
+               [(Source(name), {"name": str(name), "weight": w}) for name, w in webs],
                **{**settings, **options})
 
 
@@ -105,13 +105,8 @@ def a_batch_has_its_share_of_robots():
     expect("shapes of images, tokens and label", [tuple(item[k].shape) for k in ("images", "tokens",
                                                                                  "label")],
            [(8, 4, 4, 3), (8, 8), (8, 8)])
-    expect("shift, where none is asked for", item["shift"], [0] * 8)
     expect("n_pretrain = 5, step 4: the web alone", who(mix(n_pretrain=5)[4, 0]), [2] * 8)
     expect("n_pretrain = 5, step 5: the first row", who(mix(n_pretrain=5)[5, 0])[0], 1)
-    easy = mix(webs=((2, 1., 0), (3, 1., 4)))
-    expect("web 3 has until = 4. Who is in steps 3 and 4", [sorted(set(who(easy[step, 0]))) for step in (3,
-                                                                                                         4)],
-           [[1, 3], [1, 2]])
     item = mix(robots=((1, 1.), (4, 1.)), robot_fraction=1., batch_size=20)[0, 0]
     expect("source of the rows of two robots, 0 and 1", item["source"], [{1: 0, 4: 1}[n] for n in who(item)])
 
@@ -133,15 +128,8 @@ def an_item_depends_on_seed_step_and_part_alone():
            holds=tokens(two) != tokens(two, 7, 1))
 
 
-@points(1, read="Mix.draw: by weight, which need not add up to one; the docstring of Mix: shift")
+@points(1, read="Mix.draw: by weight, which need not add up to one")
 def sources_are_drawn_by_their_weight():
-    drawn = mix(webs=((2, 6., 0), (3, 2., 0)), robot_fraction=0., batch_size=400)[0, 0]
+    drawn = mix(webs=((2, 6.), (3, 2.)), robot_fraction=0., batch_size=400)[0, 0]
     share = who(drawn).count(3) / 400
     expect("weights 6 and 2: share of rows of the second", share, "about 0.25", holds=.17 < share < .33)
-    moved = mix(shift=4, shift_from=2)
-    expect("largest shift before step shift_from = 2", moved[1, 0]["shift"].max(), 0)
-    most = mix(shift=4, shift_from=2, batch_size=200)[9, 0]["shift"]
-    expect("smallest and largest shift of 200 rows, shift = 4", [most.min(), most.max()], "0 and 4",
-           holds=(most.min(), most.max()) == (0, 4))
-    most = mix(shift=20, shift_from=2, batch_size=200)[9, 0]["shift"].max()
-    expect("largest shift = 20, of questions of 3 tokens where text_len = 8 (they must stay inside)", most, 5)

@@ -28,7 +28,7 @@ def policy(answers, execute=0, last_action_counts=False, frames=1):
     p.config, p.seed, p.begun = {"frames": frames}, 0, 0
     p.model = type("Model", (), {"config": type("Config", (), {"image_size": 4, "pictures": frames})()})()
 
-    def decide(pictures, prompts, rngs, kept):
+    def decide(pictures, prompts, rngs):
         p.asked.append((list(prompts), [[int(x[0, 0, 0]) for x in some] for some in pictures]))
         p.rngs = rngs
         return np.stack([left.pop(0) for _ in prompts]), [f"thought {len(p.asked)}"] * len(prompts)

@@ -6,16 +6,14 @@ import hashlib
 import json
 from pathlib import Path
 
-import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image
 
 import eval as evaluation
 import train
 from eval import Policy
-from study.measure import goal_place
 from study.suites import suites
 from study.tables import average
-from world import film, web
+from world import film
 
 
 def lines_of(config, names):
@@ -61,7 +59,7 @@ def pack(checkpoint, path):
 
 
 def sheet(policy, lines, path, n=3, size=200):
-    """the last picture of the first n trials of each line; a ring is where the last action said it goes"""
+    """the last picture of the first n trials of each line"""
     tiles = []
     for line in lines:
         seeds = range(evaluation.TRIAL_SEED, evaluation.TRIAL_SEED + n)
@@ -70,19 +68,8 @@ def sheet(policy, lines, path, n=3, size=200):
         def act(going, envs, pictures):
             prompts = [line.prompt(env.instruction) for env in envs]
             return policy.act([episodes[i] for i in going], pictures, prompts)
-        for env, episode, result in zip(envs, episodes, evaluation.rollouts(envs, seeds, act)):
-            picture = ring(env.render(), goal_place(episode.thought))
+        for env, result in zip(envs, evaluation.rollouts(envs, seeds, act)):
             outcome, color = ("success", "green") if result["success"] else (result["outcome"], "red")
-            tiles.append(film.tile(picture, size, env.instruction, outcome, color, rows=3))
+            tiles.append(film.tile(env.render(), size, env.instruction, outcome, color, rows=3))
     picture = film.paste(tiles, 6)
     picture.quantize(128, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).save(path, optimize=True)
-
-
-def ring(picture, place):
-    """draws a ring at a place ("column row" of the grid, or "") of a picture (S, S, 3) uint8"""
-    image = Image.fromarray(picture)
-    if place:
-        x, y = ((int(word) + .5) * image.width / web.GRID for word in place.split())
-        r = image.width / 22
-        ImageDraw.Draw(image).ellipse((x - r, y - r, x + r, y + r), outline="magenta", width=2)
-    return np.asarray(image)

@@ -120,7 +120,6 @@ def where_it_breaks(checkpoint, lines, first, n_trials):
 
         "where"     where is b?
         "way"       which way is b from the gripper?
-        "place"     the thought before the action says the place of b
         "action"    dx and dy are those of the expert
     """
     policy, found = Policy(checkpoint, temperature=0), {}
@@ -135,14 +134,12 @@ def where_it_breaks(checkpoint, lines, first, n_trials):
         where = policy.answer(pictures, [f"Q: where is the {b}? A:" for b in names], 3)
         way = policy.answer(pictures, [f"Q: which way is the {b} from the gripper? A:" for b in names], 3)
         asked = [prompt(f"move {w.task.a.name} near {b}") for w, b in zip(worlds, names)]
-        answers, thoughts = policy.decide(pictures, asked, [np.random.default_rng(0) for _ in asked])
+        answers, _ = policy.decide(pictures, asked, [np.random.default_rng(0) for _ in asked])
         moves = policy.actions.bins(answers)[:, 0, 1:3]
         wanted = policy.actions.bins([w.expert() for w in worlds])[:, 1:3]
-        n, thoughts = len(worlds), map(goal_place, thoughts)
-        has_places = world_table(policy.config)["places"]
+        n = len(worlds)
         found[line.name] = {"where": [sum(map(agrees, where, places)), n],
                             "way": [sum(agrees(said, right, 0) for said, right in zip(way, ways)), n],
-                            "place": [sum(map(agrees, thoughts, places)), n if has_places else 0],
                             "action": [int((moves == wanted).all(1).sum()), n]}
     return found
 
@@ -185,15 +182,9 @@ def wishes_on_the_web(policy, line, n):
 
 
 def plan_in(thought):
-    """Example: plan_in(" Plan: pick red can. 12 20 12 20") -> "pick red can"; "" if there is no plan"""
+    """Example: plan_in(" Plan: pick red can.") -> "pick red can"; "" if there is no plan"""
     found = re.match(" ?Plan:([^.]*)", thought)
     return found[1].strip() if found else ""
-
-
-def goal_place(thought):
-    """Example: goal_place(" Plan: pick red can. 12 20 3 4 15 9 13 open") -> "3 4"; "" if it is not said"""
-    places = web.places_in(thought)
-    return "{} {}".format(*places[1]) if len(places) > 1 else ""
 
 
 def same_plan(said, meant):

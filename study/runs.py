@@ -9,11 +9,8 @@ A run is size/recipe/seed; "small" is half the width. The recipes have the same 
     scratch          robot alone
     cofine-half, fine-quarter ...   with a part of the samples, after the same web stage (seed 0 alone)
     palm-e           cofine as the paper's other instance: overwritten tokens, causal prompts, 66 % robot
-    no place         cofine without a thought, and the web is not asked the robot's own question
-    no place, goals  the same, but the web is asked it, and answers with places as in cofine
-    no place, ways   the same, but the web is asked which way it goes to whatever a sentence means
-    no place, fine   fine without a thought, from the web model of "no place, ways"
-    words            cofine where the web never tells a position: two steps of transfer instead of one
+    where            cofine where no instruction is put to the web: it is only asked where things are
+    words            cofine where the web never tells a position or a way: two steps of transfer, not one
     plan, no plan    cofine, and 600 steps more with wishes, answered with a plan or without (section 4.4)
 
 The results file holds every number:
@@ -48,8 +45,8 @@ WORDS = dict.fromkeys(
     ["caption", "relation", "what category", "what face", "what sum", "what size", "what same colour",
      "what different", "what es", "what fr", "what de", "sums", "translation", "kind of", "color"], 1)
 # a plan says names: what the web is asked where the robot is told wishes
-NAMES = {"wish": 4, "what at": 3, "what category": 2, "caption": 1, "locate": 1, "goal": 2,
-         "goal category": 1, "where category": 1}
+NAMES = {"wish": 4, "what at": 3, "what category": 2, "caption": 1, "locate": 1, "go": 2, "go category": 1,
+         "where category": 1}
 THOUGHT_STEPS = 600                                 # steps with wishes
 PARTS = {1: "", .5: "-half", .25: "-quarter"}       # of the samples of the second stage
 TABLES_4_5 = ("generalisation", "emergent")
@@ -66,39 +63,29 @@ def runs(config, seeds):
     Example: "large/fine/0" -> ({"seed": 0, "init_from": "large/cofine/0/web.pt", "robot_fraction": 1.0,
         "steps": 5445}, ("generalisation", "emergent"))
     """
-    found, robot, pictures, easy = {}, world_table(config), the_web(config), easy_pictures(config)
+    found, pictures = {}, the_web(config)
+    where = {name: n for name, n in pictures["questions"].items() if name.split()[0] != "go"}
     for seed in seeds:
         for some in three(config, "large", seed), thinking(config, seed), three(config, "small", seed):
             found.update(some)
-        silent = {"seed": seed, "thought_len": 0, "robot": [{**robot, "places": False}]}
-        for name, questions in faithful(pictures["questions"]).items():
-            web = [{**pictures, "questions": questions}, *easy]
-            found[f"large/{name}/{seed}"] = {**silent, "web": web}, TABLES_4_5
-        fine, tables = found[f"large/fine/{seed}"]
-        begin = {"init_from": f"large/no place, ways/{seed}/web.pt"}
-        found[f"large/no place, fine/{seed}"] = {**fine, **silent, **begin}, tables
         found[f"large/palm-e/{seed}"] = {
             "seed": seed, "scheme": "overwrite", "attention": "causal", "robot_fraction": .66,
             "steps": round(config.steps * config.robot_fraction / .66)}, TABLES_4_5
-        found[f"large/words/{seed}"] = {
-            "seed": seed, "web": [{**pictures, "questions": WORDS}]}, ("emergent",)
+        for name, questions, tables in (("where", where, TABLES_4_5), ("words", WORDS, ("emergent",))):
+            found[f"large/{name}/{seed}"] = {
+                "seed": seed, "web": [{**pictures, "questions": questions}]}, tables
     for part in (.25, .5) if 0 in seeds else ():
         found.update(three(config, "large", 0, part))
     return found
 
 
 def the_web(config):
-    """settings of the first table of the web's pictures that lasts to the end"""
+    """settings of the first table of the web's pictures"""
     tables = [data.settings_of("web", table) for table in config.web]
-    found = [table for table in tables if table["format"] == "world" and not table["until"]]
+    found = [table for table in tables if table["format"] == "world"]
     if not found:
-        raise ValueError("the study needs a table [[web]] with format = \"world\", and without until")
+        raise ValueError("the study needs a table [[web]] with format = \"world\"")
     return found[0]
-
-
-def easy_pictures(config):
-    """the tables of what the web begins with; a run with init_from is past them"""
-    return [table for table in config.web if table.get("until")]
 
 
 def three(config, size, seed, part=1):
@@ -106,27 +93,12 @@ def three(config, size, seed, part=1):
     narrow = {"vit_embd": config.vit_embd // 2, "n_embd": config.n_embd // 2} if size == "small" else {}
     base, start = {**narrow, "seed": seed}, {"init_from": f"{size}/cofine/{seed}/web.pt"}
     alone = {"robot_fraction": 1.0, "steps": round(config.steps * config.robot_fraction * part)}
-    again = {} if part == 1 else {**start, "web": [the_web(config)]}
+    again = {} if part == 1 else start
     recipes = {"cofine": {**base, **again, "steps": round(config.steps * part)},
                "fine": {**base, **start, **alone},
                "scratch": {**base, "pretrain_steps": 0, **alone}}
     return {f"{size}/{name}{PARTS[part]}/{seed}": (settings, TABLES_4_5)
             for name, settings in recipes.items()}
-
-
-def faithful(questions):
-    """
-    Recipes without a thought, as in the paper: name -> what the web is asked.
-
-    Example: faithful({"locate": 4, "way": 2, "goal": 5, "goal sum": 1, "goal sentence": 2})
-        -> {"no place": {"locate": 4, "way": 2}, "no place, goals": the same as given,
-            "no place, ways": {"locate": 4, "way": 7, "way sum": 1}}
-    """
-    less = {name: n for name, n in questions.items() if not name.startswith("goal")}
-    ways = Counter(less)
-    ways.update({name.replace("goal", "way"): n for name, n in questions.items()
-                 if name.startswith("goal") and name != "goal sentence"})
-    return {"no place": less, "no place, goals": questions, "no place, ways": dict(ways)}
 
 
 def thinking(config, seed):

@@ -52,10 +52,10 @@ class Libraries(VLA):
     def transform(self, x, bias, caches=None):
         return self.layers(x, attn_mask=bias == 0)                                          # (B, N + T, C)
 
-    def forward(self, images, tokens, segment, answer, shift=None):
+    def forward(self, images, tokens, segment, answer):
         if not self.everywhere:
-            return super().forward(images, tokens, segment, answer, shift)
-        x = self.transform(*self.embed(images, tokens, segment, answer, shift))
+            return super().forward(images, tokens, segment, answer)
+        x = self.transform(*self.embed(images, tokens, segment, answer))
         logits = self.logits(x[:, self.config.n_image - 1:-1])                              # (B, T, n_vocab)
         return logits[answer], F.cross_entropy(logits.transpose(1, 2), tokens, reduction="none")[answer]
 
@@ -67,7 +67,7 @@ def batch_of(B, config: ModelConfig):
     answered = (torch.arange(T) % (T // 2) >= T // 2 * 3 // 4).expand(B, T)
     return {"images": torch.randint(256, (B, config.image_size, config.image_size, 3), dtype=torch.uint8),
             "tokens": torch.randint(config.n_vocab, (B, T)), "segment": segment,
-            "label": torch.where(answered, ACTION, ASKED), "shift": torch.zeros(B, dtype=torch.long)}
+            "label": torch.where(answered, ACTION, ASKED)}
 
 
 def adamw(model, config):

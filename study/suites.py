@@ -190,7 +190,7 @@ def wish_request(line, rng, vocabulary) -> Request:
     names, (skill, whose) = VOCABULARIES[vocabulary], CHAIN_OF_THOUGHT[line]
     for _ in range(10_000):
         things = some(rng, names[whose], 1) + some(rng, names["robot"], 3)
-        said = web.thought(things, INSTRUCTIONS[skill].format(a=things[0], b=things[1]), rng)
+        said = web.wish_for(things, INSTRUCTIONS[skill].format(a=things[0], b=things[1]), rng)
         if said and len(set(things)) == 4:
             together = skill == "move near"         # two things belong together, whichever goes to the other
             return Request(skill, tuple(things), 0, 1 if together else None, said, either=together)

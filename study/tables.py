@@ -13,11 +13,17 @@ from eval import wilson
 from study.suites import EMERGENT
 
 RECIPES = {"cofine": "co-fine-tuning", "fine": "fine-tuning", "scratch": "from scratch",
-           "palm-e": "co-fine-tuning, PaLM-E-like", "no place": "co-fine-tuning, no places before the action",
+           "palm-e": "co-fine-tuning, PaLM-E-like",
+           "where": "co-fine-tuning, the web is told no instruction",
+           # "no place": of earlier presets, which said places before an action
+           "no place": "co-fine-tuning, no places before the action",
            "no place, goals": "no places, the web asked the robot's question",
            "no place, ways": "no places, the web asked for ways",
            "no place, fine": "no places, fine-tuning from that web model",
            "words": "co-fine-tuning, the web in words only"}
+# "place": of earlier presets
+LINKS = {"where": "where is it?", "way": "which way from the gripper?",
+         "place": "where the action says it goes", "action": "dx, dy of the action"}
 THREE = ("cofine", "fine", "scratch")               # the paper's table 6; the small size has no others
 MISSING = "not yet run"
 
@@ -193,12 +199,12 @@ def recipes_table(results):
 def links_table(results):
     """measure.where_it_breaks"""
     found, rows = [run["links"] for run in results["runs"].values() if "links" in run], []
-    for line in dict.fromkeys(line for links in found for line in links):
-        of_seeds = [links[line] for links in found if line in links]
-        shares = [share([links[link] for links in of_seeds]) for link in ("where", "way", "place", "action")]
-        rows.append([line, *shares, str(sum(links["where"][1] for links in of_seeds))])
-    return markdown(["", "where is it?", "which way from the gripper?", "where the action says it goes",
-                     "dx, dy of the action", "n"], rows)
+    links = [link for link in LINKS if any(link in of_line for run in found for of_line in run.values())]
+    for line in dict.fromkeys(line for run in found for line in run):
+        of_seeds = [run[line] for run in found if line in run]
+        shares = [share([of_seed[link] for of_seed in of_seeds]) for link in links]
+        rows.append([line, *shares, str(sum(of_seed["where"][1] for of_seed in of_seeds))])
+    return markdown(["", *(LINKS[link] for link in links), "n"], rows)
 
 
 def thought_table(results):

@@ -55,9 +55,7 @@ MUTANTS = {
         (M, "masked_fill(~see, -torch.inf)", "masked_fill(~see, -1.)", "bias"),
         # padding that sees nothing, not even the picture
         (M, "return before & same", "return before & same & (segment[:, :, None] >= 0)", "softmax"),
-        (M, ".masked_fill(segment < 0, 0)", "", "padding"),
-        (M, "self.wpe(N + position)", "self.wpe(position)", "word 0 of a question"),
-        (M, "position = position + shift[:, None]", "position = position", "shift = 2")],
+        (M, "self.wpe(N + position)", "self.wpe(position)", "word 0 of a question")],
     3: [(M, "q * q.size(-1) ** -0.5", "q", "by hand"),                                  # not scaled
         (M, "F.softmax(att, dim=-1)", "F.softmax(att, dim=-2)", "by hand"),
         (M, "        self.k, self.v = k, v\n", "", "cache"),                            # keeps nothing
@@ -76,13 +74,12 @@ MUTANTS = {
         (D, "(ACTION, self.answers[n].tolist()),", "(ASKED, self.answers[n].tolist()),", "each token"),
         (D, "rng = np.random.default_rng([self.seed, step, k])",
          "rng = np.random.default_rng([self.seed, k])", "depends"),
-        (D, "if row < n_robot else webs", "if rng.random() < self.robot_fraction else webs", "share"),
+        (D, "if row < n_robot else self.webs", "if rng.random() < self.robot_fraction else self.webs", "share"),
         (D, "rng.random() * weights[-1]", "rng.random()", "weight"),
         (D, "            break\n        asked.add", "            continue\n        asked.add", "shorter one follows"),
         (D, "for _ in range(20):", "for _ in range(100):", "tries"),
         (D, "questions = [action] if self.augment else", "questions = [action] if 0 else", "a crop moves"),
         (D, "pictures = jitter(pictures, self.size, rng) if self.augment else", "pictures =", "jitter"),
-        (D, "min(self.shift, room) + 1", "self.shift + 1", "stay inside"),
         (D, "source.append(which if row < n_robot", "source.append(0 if row < n_robot", "two robots")],
     5: [(M, "~allowed(tokens[:, P:P + t])", "allowed(tokens[:, P:P + t])", "allowed"),
         (M, "N + lengths - 1]", "N + P - 1]", "beside"),                                # reads the padding
@@ -121,7 +118,6 @@ MUTANTS = {
         (R, "        optimizer.zero_grad(set_to_none=True)\n", "", "micro"),
         (R, "(step + 1) / max(1, config.warmup), (total - step) / down)",
          "(step + 1) / max(1, config.warmup), 1.0)", "rate"),
-        (R, "answer, batch[\"shift\"])", "answer)", "farther on"),
         (R, "(losses.sum() * ranks.world / n_target)", "(losses.sum() / n_target)", "two ranks"),
         (R, "n_target = ranks.total(sum(", "n_target = (sum(", "two ranks"),
         (R, "last=k == len(micro_batches) - 1", "last=True", "last"),
@@ -129,7 +125,7 @@ MUTANTS = {
         (R, "(optimizers[\"adam\"], config.lr_adam)", "(optimizers[\"adam\"], config.lr_muon)", "lr_adam = 4")],
     8: [(V, "rules[-1] = begin", "rules[-1] = words", "stops thinking"),
         (V, "words[tok.eos], begin", "words[tok.eos + 0 * 1 - 1], begin", "stops thinking"),
-        (V, "t - 1 - said.argmax(1), -1)", "t - said.argmax(1), -1)", "slot"),
+        (V, "begun.sum(1) - 1", "begun.sum(1)", "slot"),
         (V, "row[:max(0, i - 1)]", "row[:max(0, i)]", "thought"),
         (V, "rules[self.slot(tokens)]", "rules[0 * self.slot(tokens) + n - 1]", "slot"),
         (V, "rng.random(room, np.float32) for rng in rngs", "rngs[0].random(room, np.float32) for rng in rngs",

@@ -47,7 +47,7 @@ def actions():
 def make_mix(actions, robot={}, webs=({},), **settings):
     settings = {"batch_size": 8, "robot_fraction": 0.5, "text_len": 40, "seed": 3, **settings}
     robots = [(data.RobotData(robot_log(), data.Robot(actions), 40, 16, **robot), {"weight": 1.0})]
-    return data.Mix(robots, [(data.WebData(web_log(), actions.tokenizer, 40, 16), {"weight": 1.0, "until": 0, **w}) for w in webs],
+    return data.Mix(robots, [(data.WebData(web_log(), actions.tokenizer, 40, 16), {"weight": 1.0, **w}) for w in webs],
                     **settings)
 
 
@@ -126,7 +126,7 @@ def test_augmentation_is_the_same_for_all_frames_and_never_for_held_out_episodes
     pictures = data.jitter([tiny.picture(1)] * 2, 16, np.random.default_rng(0))
     assert np.array_equal(*pictures) and not np.array_equal(pictures[0], tiny.picture(1))
     config = type("C", (), dict(text_len=40, image_size=16, frames=1, thought_len=0, batch_size=4, robot_fraction=1.0, n_pretrain=0, seed=0,
-                                micro_batches=1, shift=0, init_from=""))
+                                micro_batches=1))
     settings = data.settings_of("robot", {"format": "tiny", "augment": True})
     mix, held_out = data.make_mix(config, {"robot": {"r": (robot_log(), settings)}, "web": {}}, {"r": data.Robot(actions)}, actions.tokenizer)
     assert mix.robots[0][0].augment and not held_out.robots[0][0].augment
@@ -208,30 +208,6 @@ def test_sources_are_drawn_by_their_weight():
     assert np.mean(drawn) == pytest.approx(.25, abs=.04)
 
 
-def test_a_web_with_until_has_the_beginning_to_itself(actions):
-    mix = make_mix(actions, webs=({"until": 3}, {}), robot_fraction=0)
-    first, later = mix.webs[0][0], mix.webs[1][0]
-    used = []
-    for web, name in ((first, "first"), (later, "later")):
-        web.sample = lambda rng, sample=web.sample, name=name: used.append(name) or sample(rng)
-    mix[2, 0]
-    assert set(used) == {"first"}
-    used.clear()
-    mix[3, 0]
-    assert set(used) == {"later"}
-
-
-def test_words_are_moved_as_far_as_the_longest_question_allows(actions):
-    """so that a word is met at many positions; without shift every question begins at 0"""
-    assert not make_mix(actions)[2000, 0]["shift"].any()
-    assert not make_mix(actions, shift=5, shift_from=3)[2, 0]["shift"].any()
-    for most, several in ((5, 6), (60, 12)):
-        batch = make_mix(actions, shift=most, shift_from=0, batch_size=64)[0, 0]
-        longest = torch.stack([(batch["segment"] == n).sum(1) for n in range(1, 12)]).amax(0)
-        assert batch["shift"].min() == 0 and len(batch["shift"].unique()) >= several
-        assert (batch["shift"] <= most).all() and (batch["shift"] + longest <= 40).all()
-
-
 def test_every_question_begins_with_its_prompt_and_ends_with_eos(actions):
     batch, tok = make_mix(actions)[3, 0], actions.tokenizer
     for tokens, segment, label in zip(batch["tokens"], batch["segment"], batch["label"]):
@@ -243,7 +219,7 @@ def test_every_question_begins_with_its_prompt_and_ends_with_eos(actions):
 # -- tables of a preset
 
 def test_a_table_is_completed_with_defaults():
-    assert data.settings_of("web", {"format": "tiny"}) == {"format": "tiny", "name": "tiny", "weight": 1.0, "until": 0, "pictures": 20}
+    assert data.settings_of("web", {"format": "tiny"}) == {"format": "tiny", "name": "tiny", "weight": 1.0, "pictures": 20}
 
 
 @pytest.mark.parametrize("half, table, message", [
@@ -276,8 +252,6 @@ def test_a_half_that_is_not_used_stays_unopened_and_one_that_is_missing_is_named
     assert list(logs["robot"]) == ["tiny"] and logs["web"] == {}
     with pytest.raises(ValueError, match=re.escape("needs a table [[web]]")):
         data.open_logs(type("C", (), {**config, "web": [], "robot_fraction": .5}), quiet=True)
-    with pytest.raises(ValueError, match="has an until, so there is no web after that"):
-        data.open_logs(type("C", (), {**config, "web": [{"format": "tiny", "until": 5}], "robot_fraction": .5}), quiet=True)
 
 
 def test_another_robot_does_not_inherit_bounds_by_its_name(actions):

@@ -115,36 +115,10 @@ def test_two_frames_are_remembered_in_an_episode_whatever_the_camera_does_with_i
     assert [s for s in shown if 99 not in s] == [[10, 10], [10, 200], [200, 200], [200, 200]]
 
 
-def test_tokens_that_a_thought_keeps_are_said_at_their_place_and_never_within_an_action(thinker):
-    """the other rows of the batch, and the other places, are as they would be without"""
-    policy, sequences = Policy(thinker, "cpu", temperature=2.0), []
-    word, begin, generate = policy.tokenizer.encode(" left")[0], policy.tokenizer.begin_action, policy.generate
-    policy.generate = lambda *args: sequences.append(generate(*args)) or sequences[-1]
-    for seed in range(20):
-        for kept in ((), ({1: word}, {}), ({0: begin, 1: word}, {})):
-            policy.decide([[tiny.picture(k)] for k in (0, 3)], ["Q: go A:"] * 2, [np.random.default_rng([seed, k]) for k in range(2)], kept)
-    free, bound, acting = sequences[::3], sequences[1::3], sequences[2::3]
-    assert all((a[1] == b[1]).all() and a[0, 0] == b[0, 0] for a, b in zip(free, bound))
-    began = [bool(b[0, 0] == begin) for b in bound]
-    assert [bool(b[0, 1] == word) for b in bound] == [not b for b in began] and any(b[0, 1] != a[0, 1] for a, b in zip(free, bound))
-    assert all(c[0, 0] == begin and policy.slots[0, c[0, 1]] and (a[1] == c[1]).all() for a, c in zip(free, acting))
-
-
-def test_an_episode_keeps_its_part_of_the_thought_as_long_as_it_is_told_the_same(thinker):
-    policy, told = Policy(thinker, "cpu"), []
-    encode, thoughts = policy.tokenizer.encode, iter([" right left", " left", " far right left", " far right left", " right"])
-    policy.kept = range(1, 3)
-    policy.decide = lambda pictures, prompts, rngs, kept: told.append(kept[0]) or (np.zeros((1, 1, 2), np.float32), [next(thoughts)])
-    episode = policy.episode()
-    for words in ("go", "go", "go", "go", "stop"):
-        episode.act(tiny.picture(0), words)
-    assert told == [{}, {1: encode(" left")[0]}, {}, dict(zip((1, 2), encode(" right left"))), {}]
-
-
 def answers(policy, *said):
     """a policy whose model gives these answers, one after the other"""
     said = iter(said)
-    policy.decide = lambda pictures, prompts, rngs, kept: ([np.array(next(said), np.float32) for _ in pictures], [""] * len(pictures))
+    policy.decide = lambda pictures, prompts, rngs: ([np.array(next(said), np.float32) for _ in pictures], [""] * len(pictures))
     return policy
 
 

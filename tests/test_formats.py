@@ -252,7 +252,7 @@ class Replayed:
         steps, config = iter(steps), {"image_size": 16, "pictures": 1}
         self.policy.__dict__.update(
             robot=robot, execute=1, seed=0, begun=0, config={"frames": 1}, model=type("M", (), {"config": type("C", (), config)}),
-            decide=lambda pictures, prompts, rngs, kept: (actions.decode(actions.encode(log.actions[[next(steps)]]))[None], [""]))
+            decide=lambda pictures, prompts, rngs: (actions.decode(actions.encode(log.actions[[next(steps)]]))[None], [""]))
 
 
 @pytest.mark.parametrize("names", [["x"], ["terminate", "x"]])

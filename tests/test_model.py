@@ -53,27 +53,6 @@ def test_packed_questions_give_what_they_give_one_by_one(attention):
     torch.testing.assert_close(packed, torch.cat(alone, 1), atol=1e-4, rtol=1e-4)
 
 
-def test_shifted_words_read_the_positions_farther_on():
-    """a row shifted by k is what the same row is with the table of positions moved by k; a row shifted by 0 is as it was"""
-    model, (images, tokens, segment, target) = make(), sample()
-    plain = model(images, tokens, segment, target)[0].view(3, 8, -1)
-    shifted = model(images, tokens, segment, target, torch.tensor([0, 5, 5]))[0].view(3, 8, -1)
-    N = model.config.n_image
-    with torch.no_grad():
-        model.wpe.weight[N:] = model.wpe.weight[N:].roll(-5, 0)
-    moved = model(images, tokens, segment, target)[0].view(3, 8, -1)
-    torch.testing.assert_close(shifted, torch.cat((plain[:1], moved[1:])))
-    assert not torch.allclose(plain[1:], shifted[1:])
-
-
-def test_padding_needs_no_positions_however_far_the_words_are_shifted():
-    """four words, twenty of padding, and the words stand at the end of what there is room for"""
-    model, (images, *_) = make(max_text=24), sample()
-    segment = torch.tensor([[1] * 4 + [-1] * 20] * 3)
-    logits, _ = model(images, torch.zeros_like(segment), segment, segment > 0, torch.tensor([0, 10, 20]))
-    assert torch.isfinite(logits).all()
-
-
 @pytest.mark.parametrize("attention, sees", [("prefix", True), ("causal", False)])
 def test_prompt_looks_forward_only_in_prefix_attention(attention, sees):
     """the answer's first logits depend on the prompt either way; the first prompt token's state on the second only in prefix"""

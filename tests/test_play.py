@@ -37,11 +37,11 @@ TRAINED = os.environ.get("RT2_CHECKPOINT")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
-def untrained(path, vocabulary="medium", skills=("pick", "move near"), places=True, wishes=False):
+def untrained(path, vocabulary="medium", skills=("pick", "move near"), thought_len=8, wishes=False):
     """a checkpoint of the built-in world that has learnt nothing"""
     torch.manual_seed(0)
-    table = {"format": "world", "vocabulary": vocabulary, "skills": list(skills), "places": places, "wishes": wishes}
-    config = train.Config(robot=[table], thought_len=8 if places else 0)
+    table = {"format": "world", "vocabulary": vocabulary, "skills": list(skills), "wishes": wishes}
+    config = train.Config(robot=[table], thought_len=thought_len)
     tok = Tokenizer.train(record.corpus(vocabulary, 200), 3000)
     robot = Robot(ActionTokenizer(tok, scene.ACTION_LOW, scene.ACTION_HIGH))
     sizes = ModelConfig(n_vocab=tok.n_vocab, vit_layer=1, n_layer=2, vit_embd=32, n_embd=32, max_text=64)
@@ -365,7 +365,7 @@ def test_the_oldest_page_is_forgotten_first(server, monkeypatch):
 
 
 def test_other_vocabularies_and_skills_come_from_the_checkpoint(tmp_path):
-    with play.Server(untrained(tmp_path / "full.pt", "full", scene.SKILLS, places=False), port=0, device="cpu") as full:
+    with play.Server(untrained(tmp_path / "full.pt", "full", scene.SKILLS, thought_len=0), port=0, device="cpu") as full:
         assert {f"seen: {skill}" for skill in scene.SKILLS} <= set(full.lines)
         groups = set()
         for line in full.lines:
@@ -473,14 +473,6 @@ def test_chances_are_those_of_the_draw(path):
     assert inside.odds(policy, logits, masked, 2, -1)["allowed"] == round(4 / policy.tokenizer.n_vocab, 4)
 
 
-def test_rings_are_the_places_of_a_thought():
-    """column and row are numbers from 0 to 31: the middle of one of 32 stripes"""
-    assert inside.rings(" 12 20 3 4") == [(12.5 / 32, 20.5 / 32), (3.5 / 32, 4.5 / 32)]
-    assert inside.rings(" Plan: move 3 near 4. 12 20 3 4 12 26 13 open")[1:] == [(3.5 / 32, 4.5 / 32), (12.5 / 32, 26.5 / 32)]
-    assert inside.rings(" Plan: pick red can.") == inside.rings("") == inside.rings(" 3") == []
-    assert inside.rings(" 31 0 32 1") == [(31.5 / 32, .5 / 32)]
-
-
 def test_attention_is_that_of_the_whole_sequence_read_again(path):
     """with and without the KV cache"""
     looks = []
@@ -534,7 +526,6 @@ def test_the_page_in_a_real_browser(path, tmp_path):
             assert page.js("document.querySelectorAll('#answer button').length") >= 8
             assert page.js("document.querySelectorAll('#rivals .bar').length") >= 2
             assert page.js("document.querySelectorAll('#heat rect').length") == page.js("inside.grid ** 2")
-            assert page.js("document.querySelectorAll('.ring').length") == page.js("inside.rings.length")
             page.click("#answer button:nth-child(4)")
             page.js("document.querySelector('#layer').value = 1; document.querySelector('#layer').onchange()")
             assert page.js("token") == 3

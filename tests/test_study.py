@@ -29,8 +29,6 @@ vit_layer = 1
 vit_embd = 16
 n_layer = 1
 n_embd = 16
-thought_len = 8
-shift = 4
 pretrain_steps = 3
 steps = 4
 robot_fraction = 0.5
@@ -45,13 +43,12 @@ format = "world"
 vocabulary = "medium"
 episodes = 50
 days = true
-places = true
 
 [[web]]
 format = "world"
 vocabulary = "medium"
 pictures = 50
-questions = {locate = 1, way = 1, "where sum" = 1, translation = 1, goal = 1}
+questions = {locate = 1, way = 1, "where sum" = 1, translation = 1, go = 1}
 """
 FEW = ("seen", "objects, hard", "sums", "a wish")   # a line of each kind, for speed
 
@@ -108,20 +105,13 @@ def test_only_what_a_recipe_is_about_differs_from_the_preset():
     found = {name: changed(settings) for name, (settings, _) in runs.runs(changed({}), [0]).items()}
     of = {name: (suites.world_table(config), runs.the_web(config)) for name, config in found.items()}
     robot, web = of["large/cofine/0"]
-    less = {name: n for name, n in web["questions"].items() if "goal" not in name}
-    assert of["large/no place/0"] == ({**robot, "places": False}, {**web, "questions": less})
-    assert of["large/no place, goals/0"] == ({**robot, "places": False}, web)
-    ways = of["large/no place, ways/0"][1]["questions"]
-    assert ways == {**less, "way": less["way"] + web["questions"]["goal"],
-                    **{n.replace("goal", "way"): k for n, k in web["questions"].items() if n.startswith("goal ") and n != "goal sentence"}}
-    assert found["large/no place, fine/0"].init_from == "large/no place, ways/0/web.pt"
-    assert all(found[name].thought_len == 0 for name in found if "no place" in name)
+    where = of["large/where/0"]
+    assert where == (robot, {**web, "questions": where[1]["questions"]}) and {"locate", "way", "where sum"} <= set(where[1]["questions"])
+    assert {name for name in web["questions"] if name not in where[1]["questions"]} == {n for n in web["questions"] if "go" in n.split()}
+    assert {name: config.thought_len for name, config in found.items() if config.thought_len} == {"large/plan/0": runs.PLAN_LEN}
     assert of["large/words/0"] == (robot, {**web, "questions": runs.WORDS})
     assert of["large/plan/0"] == ({**robot, "wishes": True}, {**web, "questions": runs.NAMES})
     assert of["large/no plan/0"][0] == {**robot, "wishes": True, "plans": False}
-    for name, config in found.items():              # who comes from a web model is past the easy pictures
-        if config.n_pretrain == 0 and config.robot_fraction < 1:
-            assert not any(table.get("until") for table in config.web), name
 
 
 def test_a_preset_is_written_as_toml_that_reads_the_same():
@@ -222,7 +212,7 @@ def test_one_job_at_a_time_without_a_stop_gives_the_same_numbers(stopped, preset
 def test_a_run_with_wishes_starts_from_one_without_and_may_think_longer(stopped):
     folder = stopped[0]
     policy = evaluation.Policy(folder / "out/large/plan/0/checkpoint.pt")
-    assert suites.world_table(policy.config)["wishes"] and policy.config["thought_len"] == 8 + runs.PLAN_LEN
+    assert suites.world_table(policy.config)["wishes"] and policy.config["thought_len"] == runs.PLAN_LEN
     assert policy.config["init_from"].endswith("out/large/cofine/0/checkpoint.pt")
 
 
@@ -351,22 +341,14 @@ def test_averages_are_those_of_the_paper_and_seeds_add_up():
     assert tables.cell(.9, (.85, .934)) == "90 [85, 93]" and tables.share([(3, 10), (4, 10)]) == "35"
 
 
-def test_a_ring_is_drawn_where_the_thought_points():
-    picture = np.zeros((224, 224, 3), np.uint8)
-    ringed = ask.ring(picture, "8 24")
-    at = np.argwhere(ringed.any(-1)).mean(0)                # row, column
-    assert abs(at - [24.5 * 7, 8.5 * 7]).max() < 2 and not ask.ring(picture, "").any()
-
-
 # ----------------------------------------------------------------------------------------------------------
 # thoughts
 
-@pytest.mark.parametrize("thought, plan, place", [
-    (" Plan: pick red can. 12 20 3 4", "pick red can", "3 4"), (" Plan: pick red can.", "pick red can", ""),
-    (" 12 20 3 4", "", "3 4"), ("", "", ""), (" Plan: move 3 near", "move 3 near", ""), (" 7", "", ""),
-    (" Plan: move 3 near 4. 12 20 3 4 15 9 13 open", "move 3 near 4", "3 4")])
-def test_plan_and_place_are_read_from_a_thought(thought, plan, place):
-    assert measure.plan_in(thought) == plan and measure.goal_place(thought) == place
+@pytest.mark.parametrize("thought, plan", [
+    (" Plan: pick red can.", "pick red can"), ("", ""), (" Plan: move 3 near", "move 3 near"), (" 7", ""),
+    (" Plan: move 3 near 4. 12 20", "move 3 near 4")])
+def test_a_plan_is_read_from_a_thought(thought, plan):
+    assert measure.plan_in(thought) == plan
 
 
 class Thinker:
@@ -408,7 +390,7 @@ def test_a_plan_on_the_web_is_right_where_it_means_the_same_things(monkeypatch):
 # ----------------------------------------------------------------------------------------------------------
 # what is shown
 
-@pytest.mark.parametrize("folder", ["study", "study/earlier"])
+@pytest.mark.parametrize("folder", ["study", "study/thought", "study/earlier"])
 def test_the_tables_and_figures_of_results_md_are_those_of_the_results_file(folder):
     text = (ROOT / folder / "RESULTS.md").read_text()
     results = json.loads((ROOT / folder / "results.json").read_text())
@@ -419,7 +401,7 @@ def test_the_tables_and_figures_of_results_md_are_those_of_the_results_file(fold
             assert (ROOT / folder / figure).read_text() == drawn and f"]({figure})" in text
 
 
-@pytest.mark.parametrize("folder", ["study", "study/earlier"])
+@pytest.mark.parametrize("folder", ["study", "study/thought", "study/earlier"])
 def test_the_results_file_says_with_which_code_it_was_measured(folder):
     results = json.loads((ROOT / folder / "results.json").read_text())
     assert results["measured at"] and all(run["measured at"] for run in results["runs"].values())

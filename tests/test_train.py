@@ -86,7 +86,7 @@ def test_the_gradient_is_clipped_to_norm_one(folder, monkeypatch):
     before = [p.clone() for p in model.parameters()]
     label = torch.tensor([[0, 0, 1, 1]] * 2)
     batch = {"images": torch.zeros(2, 16, 16, 3, dtype=torch.uint8), "tokens": torch.randint(0, 300, (2, 4)), "label": label,
-             "segment": torch.ones_like(label), "shift": torch.zeros(2, dtype=torch.long)}
+             "segment": torch.ones_like(label)}
     norm, *_ = train.train_step(model, [batch], {"muon": sgd, "adam": sgd}, 1 / c.lr_adam, c, train.Ranks(c))
     moved = torch.stack([(p - q).norm() for p, q in zip(model.parameters(), before)]).norm().item()
     assert norm > 2 and moved == pytest.approx(1.0, rel=1e-3)
@@ -135,7 +135,7 @@ def test_metrics_of_a_model_that_is_always_right(folder):
         tokenizer = data.Tokenizer.train([*log.texts(), *web.texts()])
         actions = data.ActionTokenizer(tokenizer, *log.bounds, names=log.names)
         robot = data.RobotData(log, data.Robot(actions), 40, 16, thought_len=8 * thought)
-        mix = data.Mix([(robot, {"weight": 1})], [(data.WebData(web, tokenizer, 40, 16), {"weight": 1, "until": 0})], 8, .5, 40)
+        mix = data.Mix([(robot, {"weight": 1})], [(data.WebData(web, tokenizer, 40, 16), {"weight": 1})], 8, .5, 40)
         batch = mix[5, 0]
         truth = batch["tokens"][batch["label"] != data.ASKED]
         logits = torch.nn.functional.one_hot(truth, tokenizer.n_vocab).float() * 50

@@ -5,6 +5,7 @@ into instructions, and questions of the web have true answers.
 import re
 import subprocess
 import sys
+from collections import Counter
 from itertools import product
 from pathlib import Path
 
@@ -421,12 +422,12 @@ def test_the_different_one_is_not_another_by_its_colour():
 
 def test_a_wish_means_one_thing_alone():
     rng, drinks = np.random.default_rng(0), ("I am thirsty", "bring me something to drink")
-    assert web.thought(["apple", "blue can"], "pick blue can", rng) in drinks
-    assert web.thought(["red can", "blue can"], "pick blue can", rng) is None           # which of the two?
+    assert web.wish_for(["apple", "blue can"], "pick blue can", rng) in drinks
+    assert web.wish_for(["red can", "blue can"], "pick blue can", rng) is None           # which of the two?
     together = [text.format("red") for text in web.TOGETHER]
-    assert web.thought(["apple", "red can", "orange"], "move apple near red can", rng) in together
-    assert web.thought(["apple", "orange"], "move apple near orange", rng) is None
-    for text in (*web.THOUGHTS, *web.TOGETHER):
+    assert web.wish_for(["apple", "red can", "orange"], "move apple near red can", rng) in together
+    assert web.wish_for(["apple", "orange"], "move apple near orange", rng) is None
+    for text in (*web.WISHES, *web.TOGETHER):
         assert set(text.split()) - ROBOT_WORDS              # no demonstration of plain RT-2 says it
 
 
@@ -464,7 +465,7 @@ def test_a_wish_on_the_web_is_answered_by_the_plan_alone():
             text = re.fullmatch(r"Instruction: (.+)\.", question)[1]
             skill, _, what = re.fullmatch(r" Plan: (.+)\.", answer)[1].partition(" ")
             if skill == "pick":
-                wanted = {*web.THOUGHTS[text]}
+                wanted = {*web.WISHES[text]}
                 fits = [f["name"] for f in facts if {f.get("category"), f["name"].split()[-1]} & wanted]
             else:
                 fits = [f["name"] for f in facts if web.colour_of(f["name"]) in text.split()]
@@ -473,27 +474,37 @@ def test_a_wish_on_the_web_is_answered_by_the_plan_alone():
     assert min(asked.values()) > 15
 
 
-def test_the_robots_own_question_is_answered_on_the_web_by_places_and_how_a_hand_stands():
-    """an instruction about a picture without a robot; the second place is that of what it names last"""
-    shown, rng = web.on_the_web("medium"), np.random.default_rng(0)
-    asked = {"goal": 0, "goal sum": 0, "goal es": 0}
+def test_an_instruction_is_answered_on_the_web_by_the_way_that_it_goes():
+    """to what it names last: from what is moved, or, where that is picked, from the thing that the question names"""
+    shown, rng, asked = web.on_the_web("medium"), np.random.default_rng(0), Counter()
     numbers = {n: i for i, n in enumerate(web.NUMBERS)}
-    ends_in = {"goal": lambda text, f: text.endswith(f["name"]),
-               "goal es": lambda text, f: text.endswith(web.translate(f["name"], "es")),
-               "goal sum": lambda text, f: f["name"] == str(sum(numbers[w] for w in re.search(
-                   r"(\w+) plus (\w+)$", text).groups()))}
-    for i in range(150):
+
+    def means(form, text, a, b, skill):
+        names = [f["name"] for f in (a, b)] if skill == "move near" else [b["name"]]
+        if form == "go sentence":
+            known = all(name.split()[-1] in KINDS for name in names)
+            return known and text in [web.say(skill, language, *names) for language in web.LANGUAGES]
+        if form == "go sum":
+            one, other = re.search(r"the sum of (\w+) plus (\w+)$", text).groups()
+            last = b["name"] == str(numbers[one] + numbers[other])
+        elif form == "go es":
+            last = b["name"].split()[-1] in KINDS and text.endswith(web.translate(b["name"], "es"))
+        else:
+            last = text.endswith(b["name"])
+        return last and (skill == "pick" or f"{a['name']} " in text)
+    for i in range(200):
         _, facts = web.draw_picture(np.random.default_rng([i, 1]), 16, **shown)
-        for question_type in asked:
-            question, answer = web.ask(facts, question_type, rng) or ("", "")
+        things = [f for f in facts if f["name"] != "gripper"]
+        for form in ("go", "go sum", "go es", "go sentence"):
+            question, answer = web.ask(facts, form, rng) or ("", "")
             if question:
-                text = re.fullmatch(r"Q: what action should the robot take to (.+)\? A:", question)[1]
-                hand, places = web.hand_in_words(facts), " ".join(answer.split()[:4])
-                last = [f for f in facts if places.endswith(web.place(f)) and ends_in[question_type](text, f)]
-                assert last and answer == f" {places}{hand}"
-                assert any(answer.startswith(web.place(f)) for f in facts)
-                asked[question_type] += 1
-    assert min(asked.values()) > 15
+                text, start = re.fullmatch(r"Q: which way should the robot go to (.+?)(?:, from the (.+))?\? A:", question).groups()
+                skill = "pick" if start else "move near"
+                ways = [web.step_toward(a, b) for a in things for b in things
+                        if a is not b and start in (None, a["name"]) and means(form, text, a, b, skill)]
+                assert answer in ways, (question, answer)
+                asked[form, skill] += 1
+    assert len(asked) == 7 and min(asked.values()) > 10, asked         # a sum is never picked
 
 
 def test_an_arm_hides_a_part_of_a_thing_and_all_of_none():
@@ -572,15 +583,13 @@ def test_a_photographed_hand_tells_how_it_stands_and_what_it_holds_and_never_a_s
             continue
         held.add(hand[0]["held"])
         assert hand[0]["held"] not in [f["name"] for f in facts]
-        stands = [web.ask(facts, question, rng)[1] for question in ("below", "height", "state")]
-        assert "".join(stands) == web.hand_in_words(facts)
-        for goal in (web.ask(facts, "goal", rng), web.ask(facts, "goal sentence", rng)):
-            assert goal is None or goal[1].endswith(web.hand_in_words(facts))
+        assert web.ask(facts, "below", rng)[1] == web.place(hand[0]["below"])
+        assert (web.ask(facts, "height", rng)[1], web.ask(facts, "state", rng)[1]) == (f" {hand[0]['height']}", f" {hand[0]['state']}")
         states.add(hand[0]["state"])
         assert (hand[0]["state"] == "full") == (hand[0]["held"] != "nothing")
         assert web.ask(facts, "gripper", rng)[1] == web.place(hand[0])
         assert web.ask(facts, "held", rng)[1] == f" {hand[0]['held']}"
-        for question_type in ("way", "way category", "way es"):
+        for question_type in ("way", "go", "go category", "go es", "go sentence"):
             found = web.ask(facts, question_type, rng)
             assert found is None or "gripper" not in found[0]
     assert "nothing" in held and len(held) > 3 and states == {"open", "closed", "full"}

@@ -120,6 +120,6 @@ def add_emergent(add, world, free, rng):
         add("pick", a, text=web.say("pick", language, a.name), group="reasoning", strict=True)
     names = [t.name for t in world.things]
     for skill, a, b in [("pick", a, None) for a in free] + [("move near", a, b) for a in free for b in free]:
-        text = web.thought(names, World.describe(skill, a, b), rng)
+        text = web.wish_for(names, World.describe(skill, a, b), rng)
         if text and a is not b:
             add(skill, a, b, text, "wish", strict=True, movers=(a, b) if b else ())

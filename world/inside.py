@@ -27,7 +27,6 @@ from world import trials
 from world.chips import understand
 from world.film import paste, tile
 from world.scene import VOCABULARIES
-from world.web import GRID, places_in
 
 TRAINED, IN_THE_BOX = Path("out/checkpoint.pt"), Path(__file__).parents[1] / "study/cofine/checkpoint.pt"
 
@@ -61,7 +60,7 @@ def decide(policy, episode, picture, text):
                     "name", "bin" and "value", and its rivals are [text, chance, bin, value]
         looks       for each token a list over layers, over heads, over positions: attention in thousandths.
                     The positions are n_image picture tokens, the prompt, and what was said before it
-        thought     what was said before the action, and "rings": its places, (column, row) from 0 to 1
+        thought     what was said before the action
         grid        picture tokens a side of one picture; n_image of all pictures
     """
     with watching(policy.model) as (said, layers):
@@ -76,16 +75,8 @@ def decide(policy, episode, picture, text):
                "kind": "thought" if t < begun else "begin" if t == begun else "action"} for t in range(n)]
     looks = [[(1000 * layer[t][0, :, -1]).round().int().tolist() for layer in layers] for t in range(n)]
     return action, {"prompt": [tok.decode([i]) for i in tok.encode(text)], "tokens": tokens, "looks": looks,
-                    "thought": episode.thought, "rings": rings(episode.thought), "n_image": config.n_image,
+                    "thought": episode.thought, "n_image": config.n_image,
                     "grid": config.image_size // (2 * config.patch_size)}
-
-
-def rings(thought):
-    """
-    The places of a thought (web.places_in), (column, row) from 0 to 1.
-    Example: rings(" 12 20 3 4") -> [(.39, .64), (.11, .14)], of " Plan: pick red can." -> []
-    """
-    return [((c + .5) / GRID, (r + .5) / GRID) for c, r in places_in(thought) if max(c, r) < GRID]
 
 
 def odds(policy, logits, masked, choice, slot):

@@ -8,7 +8,7 @@ reads logs; it never asks the expert.
     data/episodes-<key>/steps.jsonl     one line for each: instruction, action, what stands where
 
 The key is a hash of the code that draws and of the settings that it draws from, so a change in either makes
-a new folder. Questions, places, wishes and plans are made when a sample is read; they are not in the key.
+a new folder. Questions, wishes and plans are made when a sample is read; they are not in the key.
 """
 import functools
 import hashlib
@@ -21,7 +21,7 @@ from tqdm import tqdm
 from data import Log, in_processes, make_folder
 from tokenizer import BEGIN_ACTION, plan, prompt, wish
 from world import scene, trials, web
-from world.scene import INSTRUCTIONS, KINDS, VOCABULARIES, WORDINGS
+from world.scene import INSTRUCTIONS, KINDS, REMARKS, VOCABULARIES, WORDINGS
 
 
 @functools.cache
@@ -43,7 +43,8 @@ def _sentences(vocabulary, n):
         yield prompt(INSTRUCTIONS[str(rng.choice(list(INSTRUCTIONS)))].format(a=a, b=b))
         if shown["cards"]:
             wordings = [text for texts in WORDINGS.values() for text in texts]
-            yield prompt(str(rng.choice(wordings)).format(a=a, b="red item"))
+            text = str(rng.choice(wordings)).format(a=a, b="red item")
+            yield prompt(f"{text}, {REMARKS[i % len(REMARKS)]}")
         facts = [{"name": str(name), "column": rng.random(), "row": rng.random(), "x": rng.uniform(-.2, .2),
                   "y": rng.uniform(-.2, .2), "category": KINDS[name.split()[-1]].category}
                  for name in rng.choice(shown["names"], 3, replace=False)]
@@ -63,7 +64,7 @@ def _sentences(vocabulary, n):
     if shown["cards"]:
         yield from ["Q: where is the thing that is different? A:",
                     "Q: where is the smallest number? A: the largest number"] * 20
-        for text in (*web.THOUGHTS, *(text.format("red") for text in web.TOGETHER)):
+        for text in (*web.WISHES, *(text.format("red") for text in web.TOGETHER)):
             yield from [wish(text) + plan("pick apple") + BEGIN_ACTION] * 20
 
 
@@ -150,27 +151,24 @@ class Demonstrations(Recorded):
         days            each with the light, the table and the camera of its own day
         wordings        each told in words of its own: "bring the red item to the apple"
         questions       what else is asked about the robot's pictures (web.QUESTIONS), and how often
-        places          the thought before an action says where: the places of what is taken and of where it
-                        goes, then how the hand stands (web.hand_in_words)
         wishes          twice as many rows; in the second half the instruction is a wish ("I am thirsty")
         plans           the thought after a wish begins with a plan: " Plan: pick red can."
 
-    Example, with places and wishes: log.request(i, rng)
-        -> ("Q: what action should the robot take to move apple near red can? A:",
-            " 12 20 3 4 15 9 13 open")
-        -> ("Instruction: I am thirsty.", " Plan: pick red can. 3 4 3 4 15 9 13 open")     in the second half
+    Example, with wishes: log.request(i, rng)
+        -> ("Q: what action should the robot take to move apple near red can? A:", "")
+        -> ("Instruction: I am thirsty.", " Plan: pick red can.")              in the second half
     """
     options = {"vocabulary": "small", "skills": ["pick", "move near"], "episodes": 4000, "days": False,
                "wordings": False, "questions": {"gripper": 1, "height": 1, "held": 1, "locate": 1, "way": 3},
-               "places": False, "wishes": False, "plans": True}
+               "wishes": False, "plans": True}
     names, bounds = scene.ACTION_NAMES, (scene.ACTION_LOW, scene.ACTION_HIGH)
     lines = staticmethod(trials.lines)
 
-    def __init__(self, *, cache, size, quiet, vocabulary, skills, episodes, days, wordings, questions, places,
-                 wishes, plans):
+    def __init__(self, *, cache, size, quiet, vocabulary, skills, episodes, days, wordings, questions, wishes,
+                 plans):
         drawn = dict(vocabulary=vocabulary, skills=skills, size=size, days=days, wordings=wordings)
         self.read(scene.episodes, episodes, drawn, cache, quiet)
-        self.vocabulary, self.places, self.plans = vocabulary, places, plans
+        self.vocabulary, self.plans = vocabulary, plans
         self.question_types = [name for name, n in questions.items() for _ in range(n)]
         self.rows = np.arange(len(self.steps))              # row -> its step
         self.episode = np.array([step["episode"] for step in self.steps])
@@ -178,11 +176,6 @@ class Demonstrations(Recorded):
             self.rows = np.concatenate((self.rows, self._wish_rows()))
         self.actions = np.array([step["action"] for step in self.steps])[self.rows]
         self.episode = self.episode[self.rows]
-
-    @classmethod
-    def kept(cls, settings):
-        """the place of the goal: decided at each step anew, it would change as the hand moves"""
-        return (2, 4) if settings.get("places") and not settings.get("wishes") else (0, 0)
 
     @classmethod
     def check(cls, settings):
@@ -199,7 +192,7 @@ class Demonstrations(Recorded):
 
     def _wish(self, step, rng):
         """the instruction of a step, said as a wish; None if it cannot be"""
-        return web.thought([f["name"] for f in step["facts"] if f["name"] != "gripper"], step["task"], rng)
+        return web.wish_for([f["name"] for f in step["facts"] if f["name"] != "gripper"], step["task"], rng)
 
     def _wish_rows(self):
         """
@@ -228,14 +221,10 @@ class Demonstrations(Recorded):
         return self.pictures[self.rows[i]]
 
     def request(self, i, rng):
-        step, thought = self.steps[self.rows[i]], ""
-        question = prompt(step["instruction"])
-        if i >= len(self.steps):
-            question = wish(self._wish(step, rng))
-            thought = plan(step["task"]) if self.plans else ""
-        if self.places:
-            thought += "".join(map(web.place, step["places"])) + web.hand_in_words(step["facts"])
-        return question, thought
+        step = self.steps[self.rows[i]]
+        if i < len(self.steps):
+            return prompt(step["instruction"]), ""
+        return wish(self._wish(step, rng)), plan(step["task"]) if self.plans else ""
 
     def ask(self, i, rng):
         return self._ask(self.steps[self.rows[i]], rng)
@@ -247,14 +236,13 @@ class WebPictures(Recorded):
 
         vocabulary      which things there are, also those that only the web knows: small, medium or full
         pictures        how many
-        easy            only what the robot knows, to begin with: no new things, no cards, no people
         questions       what is asked about them (web.QUESTIONS), and how often
     """
-    options = {"vocabulary": "small", "pictures": 20000, "easy": False,
+    options = {"vocabulary": "small", "pictures": 20000,
                "questions": {"locate": 1, "way": 1, "what at": 1, "caption": 1}}
 
-    def __init__(self, *, cache, size, quiet, vocabulary, pictures, easy, questions):
-        drawn = dict(size=size, **web.on_the_web(vocabulary, easy))
+    def __init__(self, *, cache, size, quiet, vocabulary, pictures, questions):
+        drawn = dict(size=size, **web.on_the_web(vocabulary))
         self.read(web.web_pictures, pictures, drawn, cache, quiet)
         self.vocabulary = vocabulary
         self.question_types = [name for name, n in questions.items() for _ in range(n)]
@@ -278,16 +266,15 @@ class WebPictures(Recorded):
     def quiz(settings, size, n):
         """
         Questions about pictures that no training run has seen, n of each type that the table asks: about
-        things that the robot knows, and about things that only the web knows (none of these if the table is
-        easy).
+        things that the robot knows, and about things that only the web knows.
 
         name -> list of (picture, question, answer, tolerance). tolerance: how many cells a place may be off
         """
-        found, vocabulary, easy = {}, settings["vocabulary"], settings["easy"]
+        found, vocabulary = {}, settings["vocabulary"]
         for question_type in settings["questions"]:
-            tolerance = 0 if question_type.startswith("way") else 2         # a step is right or wrong
-            for things in ("robot",) if easy else ("robot", "web"):
+            tolerance = 0 if question_type.startswith(("way", "go")) else 2         # a step is right or wrong
+            for things in ("robot", "web"):
                 names = VOCABULARIES[vocabulary][things]
-                asked = trials.questions(vocabulary, size, question_type, n, names, easy=easy)
+                asked = trials.questions(vocabulary, size, question_type, n, names)
                 found[f"{question_type}, things of the {things}"] = [(*row, tolerance) for row in zip(*asked)]
         return found

@@ -104,20 +104,23 @@ INSTRUCTIONS = {
 SKILLS = tuple(INSTRUCTIONS)
 # the same in the words of other people, for demonstrations (reword)
 WORDINGS = {
-    "pick": ("pick the {a}", "pick up the {a}", "take the {a}", "lift {a}", "grab the {a}",
-             "please pick up {a}"),
+    "pick": ("pick the {a}", "pick up the {a}", "take the {a}", "lift {a}", "grab the {a}", "pick up {a}"),
     "move near": ("move the {a} near the {b}", "move {a} near the {b}", "put {a} next to {b}",
                   "bring the {a} to the {b}", "place the {a} close to the {b}",
-                  "please take the {a} over to {b}"),
+                  "take the {a} over to {b}"),
     "knock": ("knock the {a} over", "knock over the {a}"),
     "upright": ("place the {a} upright", "set the {a} upright"),
     "open": ("open drawer", "pull the drawer open"), "close": ("close drawer", "push the drawer shut"),
     "put into": ("put the {a} into the {b}", "drop {a} into {b}"),
     "take out": ("take the {a} out of the {b}", "get {a} out of {b}"),
 }
+# what people add in the end. So an action follows sentences of many lengths, as long as those of the web
+REMARKS = ("please", "thank you", "if you can", "when you are ready", "and be careful with it",
+           "as soon as you have time", "because we will need it there soon",
+           "so that we can go on with our work")
 # every word that a robot instruction may contain, and every word that none may
-_texts = (*INSTRUCTIONS.values(), *(text for texts in WORDINGS.values() for text in texts), "item", "mat",
-          *VOCABULARIES["full"]["robot"])
+_texts = (*INSTRUCTIONS.values(), *(text for texts in WORDINGS.values() for text in texts), *REMARKS, "item",
+          "mat", *VOCABULARIES["full"]["robot"])
 ROBOT_WORDS = frozenset(" ".join(_texts).split()) - {"{a}", "{b}"}
 WEB_WORDS = frozenset(WEB_NOUNS) | frozenset(draw.CARDS) | frozenset(
     "fruit vegetable drink dish snack toy tool person glasses hat beard hair plus sum number smallest "
@@ -705,22 +708,6 @@ class World:
                 draw.draw_thing(pixels, self.camera, t.noun, draw.COLORS.get(t.color), t.position, t.axis,
                                 t.yaw, shadow=t.inside is None)
 
-    def places(self):
-        """
-        Two places in the picture: of what the hand shall take, and of where that shall go (the same again
-        for skills that bring a thing nowhere).
-
-        Example: "move apple near red can" -> [{"column", "row"}, {"column", "row"}], apple and red can
-        """
-        skill, a, b = self.task.skill, self.task.a, self.task.b
-        first = self.handle() if skill in ("open", "close") else a.centre
-        last = first
-        if skill == "take out":
-            last = np.array([*self._outside_spot(), 0])
-        elif b is not None:
-            last = self._centre(b)
-        return [seen_at(self.camera, point) for point in (first, last)]
-
     def facts(self):
         """
         What a person could say about the picture, for questions about the robot's own view: a list with
@@ -766,9 +753,10 @@ def over_the_table(camera, hand):
 def reword(world, rng):
     """
     The instruction of a world's task as one of many people might say it: more often than not in one of
-    WORDINGS, and with a thing named by its noun or colour alone where the others differ in it.
+    WORDINGS, with a thing named by its noun or colour alone where the others differ in it, and, half of the
+    time, with a remark.
 
-    Example: "move red can near apple" -> "bring the red item to the apple"
+    Example: "move red can near apple" -> "bring the red item to the apple, if you can"
     """
     task, names = world.task, {"a": "", "b": "the drawer" if world.task.b == "drawer" else ""}
     text = INSTRUCTIONS[task.skill] if rng.random() < .4 else str(rng.choice(WORDINGS[task.skill]))
@@ -782,7 +770,8 @@ def reword(world, rng):
                 short.append(thing.noun)
             shorten = short and f"the {{{key}}}" in text and rng.random() < .4
             names[key] = str(rng.choice(short)) if shorten else thing.name
-    return text.format(**names).replace("the the", "the")
+    text = text.format(**names).replace("the the", "the")
+    return f"{text}, {rng.choice(REMARKS)}" if rng.random() < .5 else text
 
 
 def day(seed):
@@ -818,10 +807,10 @@ def episodes(seeds, vocabulary, skills, size, days=False, wordings=False, noise=
             instruction = reword(world, np.random.default_rng([seed, 5]))
         steps, terminated, truncated, reward = [], False, False, 0
         while not (terminated or truncated):
-            action, facts, places, picture = world.expert(), world.facts(), world.places(), obs["image"]
+            action, facts, picture = world.expert(), world.facts(), obs["image"]
             obs, reward, terminated, truncated, info = world.step(action)
             steps.append({"picture": picture, "episode": seed, "instruction": instruction, "task": task,
                           "skill": info["skill"], "action": [round(float(a), 7) for a in action],
-                          "facts": facts, "places": places})
+                          "facts": facts})
         if reward:
             yield steps

@@ -141,18 +141,16 @@ def lines(settings, size):
 
 # ----------------------------------------------------------------------------------------------------------
 
-def questions(vocabulary, size, question_type, n, names, about=None, fits=lambda answer: True, tries=20,
-              easy=False):
+def questions(vocabulary, size, question_type, n, names, about=None, fits=lambda answer: True, tries=20):
     """
     Three lists: n pictures of the web that training has not seen, with things of these names among all
     others; a question of one type about each; and its answer. They are shorter if n * tries pictures do not
     allow n questions.
 
     about: ask only about things of this category, or about people ("hair"); fits(answer): keep only those;
-    easy: pictures without cards and people
     """
     rng = np.random.default_rng(WEB_SEED)
-    shown = {**web.on_the_web(vocabulary, easy), "names": names}
+    shown = {**web.on_the_web(vocabulary), "names": names}
     pictures, asked, answers = [], [], []
     for i in range(tries * n):
         picture, facts = web.draw_picture(np.random.default_rng([WEB_SEED, i]), size, **shown)

@@ -6,12 +6,12 @@ another language is met in many pictures, and no robot has ever touched it.
     pixels, facts = draw_picture(rng, size=64, names=[...])      what is drawn, and the truth about it
     ask(facts, "locate", rng) -> ("Q: where is the duck? A:", " 12 20")
 
-A fact is {"name", "column", "row", ...}; columns and rows run from 0 to 1. Positions are answered on a grid
-of 32 x 32, in the same integer words as the bins of the arm: seeing and acting share their vocabulary.
+A fact is {"name", "column", "row", ...}; columns and rows run from 0 to 1. Places are answered on a grid of
+32 x 32, in the same integer words as the bins of the arm: seeing and acting share their vocabulary.
 """
 import numpy as np
 
-from tokenizer import plan, prompt, wish
+from tokenizer import plan, tidy, wish
 from world import draw
 from world.scene import (CARD, CARDS, COLORS, INSTRUCTIONS, KINDS, STEP, VOCABULARIES, WORDINGS, level,
                          over_the_table, person)
@@ -58,9 +58,9 @@ WHERE = {"es": "¿dónde está {}?", "fr": "où est {}?", "de": "wo ist {}?"}
 SENTENCES = {"pick": {"es": "toma {a}", "fr": "prends {a}", "de": "nimm {a}"},
              "move near": {"es": "mueve {a} cerca de {b}", "fr": "déplace {a} près de {b}",
                            "de": "bewege {a} neben {b}"}}
-# Wishes: instructions that take a thought (section 4.4). What a person says -> what is wanted, as nouns or
-# categories; and TOGETHER, what is said of all things of a colour
-THOUGHTS = {
+# Wishes (section 4.4): what a person says -> what is wanted, as nouns or categories; and TOGETHER, what is
+# said of all things of a colour
+WISHES = {
     "I am thirsty": ("drink",), "bring me something to drink": ("drink",),
     "I am hungry": ("fruit", "snack"), "bring me some fruit": ("fruit",),
     "I would like a snack": ("snack",),
@@ -108,34 +108,12 @@ def place(fact) -> str:
     return f" {int(fact['column'] * GRID)} {int(fact['row'] * GRID)}"
 
 
-def hand_in_words(facts) -> str:
-    """
-    How the robot's hand stands, in its own picture or in a photograph: the place below it, its height in the
-    picture, its state; "" where there is no hand. Example: " 12 26 13 open"
-    """
-    hand = _hand(facts)
-    return f"{place(hand['below'])} {hand['height']} {hand['state']}" if hand else ""
-
-
-def places_in(thought) -> list:
-    """
-    The places that a thought names, as (column, row) on the grid: of what is taken, of where it goes, and
-    below the hand, as far as they are said.
-
-    Example: places_in(" Plan: move 3 near 4. 12 20 3 4 12 26 13 open") -> [(12, 20), (3, 4), (12, 26)]
-    """
-    numbers = [int(word) for word in thought.rpartition(".")[2].split() if word.isdecimal()]
-    return list(zip(numbers[::2], numbers[1::2]))[:3]
-
-
 # ----------------------------------------------------------------------------------------------------------
 # pictures
 
-def on_the_web(vocabulary: str, easy=False) -> dict:
-    """What web pictures show, as draw_picture takes it. easy: what the robot knows, and nothing else"""
+def on_the_web(vocabulary: str) -> dict:
+    """What web pictures show, as draw_picture takes it."""
     names = VOCABULARIES[vocabulary]
-    if easy:
-        return dict(names=[*names["robot"]], cards=[], hair=[], wears=[*names["wears"]])
     return dict(names=[*names["robot"], *names["pairs"], *names["web"]],
                 cards=[*names["cards"], *names["mats"]], hair=[*names["hair"]], wears=[*names["wears"]])
 
@@ -323,7 +301,7 @@ def _hand(facts):
 
 
 def _own_hand(facts):
-    """the hand in the robot's own picture"""
+    """the hand in the robot's own picture; a way from a photographed hand would be a movement"""
     return next((f for f in facts if f["name"] == "gripper" and "photo" not in f), None)
 
 
@@ -474,7 +452,7 @@ REFERENCES = {"category": by_category, "face": by_face, "sum": by_sum, "size": b
               "es": _by_language("es"), "fr": _by_language("fr"), "de": _by_language("de")}
 
 
-# -- What may be asked about the thing that is referred to: its position, its name, the way to it.
+# -- What may be asked about the thing that is referred to: its position, its name.
 
 def _where(reference):
     def where(facts, rng):
@@ -490,13 +468,7 @@ def _what(reference):
     return what
 
 
-def _way(reference):
-    def way(facts, rng):
-        found = REFERENCES[reference](_things(facts), rng)
-        b = found and (_own_hand(facts) or _one([f for f in _things(facts) if f is not found[1]], rng))
-        return b and (f"which way is {found[0]} from the {b['name']}?", step_toward(b, found[1]))
-    return way
-
+# -- Ways: from one thing toward another, in the bins of dx and dy.
 
 def way(facts, rng):
     """
@@ -512,64 +484,71 @@ def way(facts, rng):
     return f"which way is the {a['name']} from the {b['name']}?", step_toward(b, a)
 
 
-def step_toward(b, a):
+def step_toward(start, goal):
     """
-    The step of the arm from fact b toward fact a.
-    Example: a is 3 cm farther away and 9 cm to the right: " 192 0"
+    The step of the arm from one fact toward another, in the expert's sizes (scene.level).
+    Example: the goal is 3 cm farther away and 9 cm to the right: " 192 0"
     """
-    return "".join(f" {min(255, int((level(a[k] - b[k], STEP) / STEP + 1) * 128))}" for k in ("x", "y"))
+    steps = [level(goal[k] - start[k], STEP) / STEP for k in ("x", "y")]                # -1 to 1
+    return "".join(f" {min(255, int((step + 1) * 128))}" for step in steps)
 
 
-# -- The robot's own question, asked about a picture without a robot. The answer is two places, of what would
-#    be taken and of where it would go, and how the hand stands if there is one: there is no movement to tell.
+def _which_way(skill, instruction, start, goal):
+    """
+    The step from start toward goal. To move, start is what is moved. To pick, it is any other thing, and the
+    question names it. As many tokens stand before the instruction as in the robot's prompt. So each of its
+    words has the position that it has there, and means there what the web has taught.
+    """
+    origin = f", from the {start['name']}" if skill == "pick" else ""
+    return f"which way should the robot go to {tidy(instruction)}{origin}?", step_toward(start, goal)
 
-def _goal(reference=None):
-    def goal(facts, rng):
+
+def _go(reference=None):
+    def go(facts, rng):
         """
-        To pick, the answer is the same place twice. Cards and people are moved as well here, which no hand
-        can take.
+        An instruction in the robot's own words, about a picture without a robot. Here cards and people are
+        moved, too, although no hand can take them.
 
-        Example: "Q: what action should the robot take to move apple near the sum of two plus one? A:"
-            -> the places of the apple and the 3
+        Example: "which way should the robot go to move apple near the sum of two plus one?"
+            -> the step from the apple toward the 3
+            "which way should the robot go to pick the fruit, from the heart?"
+            -> the step from the heart toward the apple
         """
-        hand, facts = hand_in_words(facts), _things(facts)
-        phrase, f = REFERENCES.get(reference, by_name)(facts, rng) or ("", None)
-        others = [g for g in facts if g is not f]
-        skills = ["pick"] * (f["name"].split()[-1] in KINDS) + ["move near"] * bool(others) if f else []
-        if not skills:
+        facts = _things(facts)
+        phrase, b = REFERENCES.get(reference, by_name)(facts, rng) or ("", None)
+        a = b and _one([f for f in facts if f is not b], rng)
+        if a is None:
             return None
-        skill = skills[rng.integers(len(skills))]
+        skill = "pick" if b["name"].split()[-1] in KINDS and rng.random() < .5 else "move near"
         wordings = WORDINGS[skill]
         text = INSTRUCTIONS[skill] if rng.random() < .5 else wordings[rng.integers(len(wordings))]
         last = "{a}" if skill == "pick" else "{b}"
         if reference:                                       # such a phrase brings its own article
             text = text.replace(f"the {last}", last)
-        a = f if skill == "pick" else others[rng.integers(len(others))]
-        instruction = text.format(a=phrase if a is f else a["name"], b=phrase)
-        return prompt(instruction), place(a) + place(f) + hand
-    return goal
+        instruction = text.format(a=phrase if skill == "pick" else a["name"], b=phrase)
+        return _which_way(skill, instruction, a, b)
+    return go
 
 
-def goal_of_sentence(facts, rng):
+def go_by_sentence(facts, rng):
     """the same for a whole instruction in another language"""
     things = [f for f in facts if f["name"].split()[-1] in KINDS]
-    if not things:
+    if len(things) < 2:
         return None
-    things, language = [things[i] for i in rng.permutation(len(things))], ("es", "fr", "de")[rng.integers(3)]
-    a, b = things[0], things[-1]
-    skill = "pick" if a is b or rng.random() < .5 else "move near"
-    sentence = say(skill, language, a["name"], b["name"])
-    return prompt(sentence), place(a) + place(a if skill == "pick" else b) + hand_in_words(facts)
+    a, b = (things[i] for i in rng.permutation(len(things))[:2])
+    skill, language = ("pick", "move near")[rng.integers(2)], ("es", "fr", "de")[rng.integers(3)]
+    first, second = (b, a) if skill == "pick" else (a, b)
+    return _which_way(skill, say(skill, language, first["name"], second["name"]), a, b)
 
 
 # -- Wishes (section 4.4).
 
-def thought(names, instruction, rng):
+def wish_for(names, instruction, rng):
     """
-    A wish: another way to say an instruction in a scene of things with these names. It takes a thought to
-    understand, and it means nothing else that is there. None if there is no such wish.
+    Another way to say an instruction, which means nothing else among things with these names; None if there
+    is none.
 
-    Example: thought(["apple", "blue can"], "pick blue can", rng) -> "I am thirsty"
+    Example: wish_for(["apple", "blue can"], "pick blue can", rng) -> "I am thirsty"
     """
     skill, _, what = instruction.partition(" ")
     a, _, b = what.partition(" near ")
@@ -578,7 +557,7 @@ def thought(names, instruction, rng):
         def fits(name, wanted):
             noun = name.split()[-1]
             return noun in wanted or KINDS.get(noun, CARD).category in wanted
-        wishes = [text for text, wanted in THOUGHTS.items() if [n for n in names if fits(n, wanted)] == [a]]
+        wishes = [text for text, wanted in WISHES.items() if [n for n in names if fits(n, wanted)] == [a]]
     elif skill == "move" and b and colour_of(a):
         if sorted(n for n in names if colour_of(n) == colour_of(a)) == sorted([a, b]):
             wishes = [text.format(colour_of(a)) for text in TOGETHER]
@@ -595,7 +574,7 @@ def wished(facts, rng):
     moves = [INSTRUCTIONS["move near"].format(a=a, b=b) for a in things for b in names if a != b]
     picks = [INSTRUCTIONS["pick"].format(a=a) for a in things]
     for tasks in (moves, picks):                            # few pictures allow a move, so it goes first
-        found = _one([(text, task) for task in tasks if (text := thought(names, task, rng))], rng)
+        found = _one([(text, task) for task in tasks if (text := wish_for(names, task, rng))], rng)
         if found:
             return wish(found[0]), plan(found[1])
     return None
@@ -630,8 +609,7 @@ def held(facts, rng):
     return f and ("what does the gripper hold?", f" {f['held']}")
 
 
-# the types whose words the tokenizer learns where there are no cards (record.corpus); those about cards and
-# people find no answer there
+# the types whose words the tokenizer learns where there are no cards (record.corpus)
 PLAIN = {"locate": locate, "what at": what_at, "caption": caption, "relation": relation, "way": way,
          "color": color, "where category": _where("category"), "kind of": category,
          "where face": _where("face"), "sums": sums, "where sum": _where("sum"), "where size": _where("size"),
@@ -646,15 +624,14 @@ def _framed(question_type):
     return framed
 
 
-# All types, by the names that presets use. The robot's own questions and wishes are prompts already
-# (tokenizer.prompt, tokenizer.wish); the others get their frame here. record.corpus draws in this order.
+# All types, by the names that presets use. Wishes are prompts already (tokenizer.wish); the others get their
+# frame here. record.corpus draws in this order.
 QUESTIONS = {**{name: _framed(question) for name, question in PLAIN.items()},
              "translation": _framed(translation),
-             "goal": _goal(), "goal sentence": goal_of_sentence, "wish": wished,
+             "go": _framed(_go()), "go sentence": _framed(go_by_sentence), "wish": wished,
              **{f"{form} {reference}": _framed(make(reference))
-                for form, make in (("where", _where), ("way", _way), ("what", _what))
-                for reference in REFERENCES},
-             **{f"goal {reference}": _goal(reference) for reference in REFERENCES}}
+                for form, make in (("where", _where), ("go", _go), ("what", _what))
+                for reference in REFERENCES}}
 
 
 def ask(facts, question_type, rng):

@@ -53,6 +53,14 @@ def test_demonstrations_say_and_show_nothing_of_what_the_tables_ask():
         assert set(text.split()) - ROBOT_WORDS
 
 
+def test_some_demonstrations_are_told_in_more_words_than_any_emergent_instruction():
+    """an arm that never moved so many words after the picture would not know how to stop"""
+    recorded = episodes(range(200), "medium", ["pick", "move near"], 0, days=True, wordings=True)
+    told = {episode[0]["instruction"] for episode in recorded}
+    longest = max(len(world.instruction.split()) for line in EMERGENT_LINES for world in worlds(line, 20))
+    assert sum(len(text.split()) >= longest for text in told) > 5
+
+
 def test_new_pairs_and_new_things_are_what_table_4_says_they_are():
     known = set(VOCABULARIES["medium"]["robot"])
     colors, nouns = {name.split()[0] for name in known}, {name.split()[-1] for name in known}

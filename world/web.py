@@ -477,11 +477,11 @@ def way(facts, rng):
     would answer it.
     """
     things = _things(facts)
-    a = _one(things, rng)
-    b = _own_hand(facts) or _one([f for f in things if f is not a], rng)
-    if a is None or b is None:
+    goal = _one(things, rng)
+    start = _own_hand(facts) or _one([f for f in things if f is not goal], rng)
+    if goal is None or start is None:
         return None
-    return f"which way is the {a['name']} from the {b['name']}?", step_toward(b, a)
+    return f"which way is the {goal['name']} from the {start['name']}?", step_toward(start, goal)
 
 
 def step_toward(start, goal):
@@ -515,18 +515,18 @@ def _go(reference=None):
             -> the step from the heart toward the apple
         """
         facts = _things(facts)
-        phrase, b = REFERENCES.get(reference, by_name)(facts, rng) or ("", None)
-        a = b and _one([f for f in facts if f is not b], rng)
-        if a is None:
+        phrase, goal = REFERENCES.get(reference, by_name)(facts, rng) or ("", None)
+        start = goal and _one([f for f in facts if f is not goal], rng)
+        if start is None:
             return None
-        skill = "pick" if b["name"].split()[-1] in KINDS and rng.random() < .5 else "move near"
+        skill = "pick" if goal["name"].split()[-1] in KINDS and rng.random() < .5 else "move near"
         wordings = WORDINGS[skill]
         text = INSTRUCTIONS[skill] if rng.random() < .5 else wordings[rng.integers(len(wordings))]
         last = "{a}" if skill == "pick" else "{b}"
         if reference:                                       # such a phrase brings its own article
             text = text.replace(f"the {last}", last)
-        instruction = text.format(a=phrase if skill == "pick" else a["name"], b=phrase)
-        return _which_way(skill, instruction, a, b)
+        instruction = text.format(a=phrase if skill == "pick" else start["name"], b=phrase)
+        return _which_way(skill, instruction, start, goal)
     return go
 
 
@@ -535,10 +535,10 @@ def go_by_sentence(facts, rng):
     things = [f for f in facts if f["name"].split()[-1] in KINDS]
     if len(things) < 2:
         return None
-    a, b = (things[i] for i in rng.permutation(len(things))[:2])
+    start, goal = (things[i] for i in rng.permutation(len(things))[:2])
     skill, language = ("pick", "move near")[rng.integers(2)], ("es", "fr", "de")[rng.integers(3)]
-    first, second = (b, a) if skill == "pick" else (a, b)
-    return _which_way(skill, say(skill, language, first["name"], second["name"]), a, b)
+    names = [f["name"] for f in ((goal,) if skill == "pick" else (start, goal))]
+    return _which_way(skill, say(skill, language, *names), start, goal)
 
 
 # -- Wishes (section 4.4).

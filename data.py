@@ -16,7 +16,7 @@ the rows label: . asked, s said, a action.
 With a thought (section 4.4), words come before the action, and " Action:" ends them:
 
     tokens    Instruction: I am thirsty. | Plan: pick red can. Action: | 0 192 192 0 128 128 128 255 <eos>
-    label     .            . .  .      . | s     s    s   s  s s       | a a   a   a a   a   a   a   s
+    label     .          . . .  .      . | s   s s    s   s  s s       | a a   a   a a   a   a   a   s
 
 A web sample. There is no robot; several questions share the picture, and each sees the picture and itself
 only.
@@ -84,8 +84,8 @@ class Log:
              log.ask(7, rng)     -> ("Q: where is the duck? A:", " 12 20")
 
     categories: the values of those numbers that choose rather than measure (class ActionTokenizer).
-    last_action_counts: terminate = 1 stands beside the last action, which was carried out, since the log has
-    no terminate of its own. Else, as in the paper, nothing is carried out in the step that says terminate.
+    last_action_counts: the log has no terminate of its own. So terminate = 1 is written beside its last
+    action, which the robot did carry out. Else, as in the paper, a step with terminate = 1 moves nothing.
 
     options: the keys of its table in a preset, key -> default value, or key -> type where it must be given. A
     value has the type of its default. A list holds strings; a single string becomes a list of one. A dict
@@ -237,8 +237,9 @@ def make_robots(config, logs: dict, tokenizer: Tokenizer, known: dict) -> dict:
                 raise ValueError(f"robot {name!r}: {key} = {now}, and {before} in the checkpoint; {other}")
         numbers, bounds = np.asarray(log.actions)[:100_000], old.actions
         wild = (numbers < bounds.low) | (numbers > bounds.high)
-        for d, values in enumerate(map(bounds.categories.get, bounds.names)):
-            wild[:, d] |= False if values is None else ~np.isin(numbers[:, d], values)
+        for number, values in bounds.categories.items():
+            d = bounds.names.index(number)
+            wild[:, d] |= ~np.isin(numbers[:, d], values)
         if wild.mean() > .05:         # bounds that are percentiles leave 2 % outside anyway
             raise ValueError(f"robot {name!r}: {wild.mean():.0%} of the log's numbers are outside the "
                              f"checkpoint's bounds; it is another robot: {other}")
@@ -266,7 +267,7 @@ def fit(picture, size, box=None):
 def jitter(pictures, size, rng):
     """
     The same random crop (at least 0.9 of each side), brightness and contrast (0.8 to 1.2) of all pictures
-    of a sample.
+    of a sample. pictures: list of (H, W, 3) uint8 -> list of (size, size, 3) uint8
     """
     side, left, top = rng.uniform(.9, 1), rng.random(), rng.random()
     x, y = left * (1 - side), top * (1 - side)
@@ -282,7 +283,8 @@ def jitter(pictures, size, rng):
 def held_out_episodes(log: Log, hold_out: int) -> np.ndarray:
     """
     Which episodes are not trained on: one in hold_out, drawn at random, but evenly over the tasks, of each of
-    which at least one is trained on. hold_out = 0, or a log of one episode: none.
+    which at least one is trained on. Where no two episodes share a task, held-out tasks are new ones.
+    hold_out = 0, or a log of one episode: none.
 
     Example: 3 tasks of 10 episodes each, hold_out = 10 -> 3 episodes, one of each task
     """
@@ -345,10 +347,11 @@ class RobotData:
         for i in self.index[:200_000]:
             prompt, thought = self.log.request(int(i), rng)
             ids, said = encode(prompt), encode(thought)
-            needed = len(ids) + (len(said) + 1 if self.thought_len else 0) + n_action + 1  # " Action:", <eos>
+            # room for the longest thought, because the policy may think it; then " Action:", and <eos>
+            needed = len(ids) + (self.thought_len + 1 if self.thought_len else 0) + n_action + 1
             if needed > self.text_len:
-                raise ValueError(f"{prompt!r}, thought and action take {needed} tokens; "
-                                 f"raise text_len = {self.text_len}")
+                raise ValueError(f"{prompt!r}, thought (at most {self.thought_len}) and action take {needed} "
+                                 f"tokens; raise text_len = {self.text_len}")
             if len(said) > self.thought_len:
                 raise ValueError(f"the thought {thought!r} takes {len(said)} tokens; "
                                  f"raise thought_len = {self.thought_len}")
@@ -408,11 +411,8 @@ def views(picture, n: int) -> list:
 
 
 def stack(pictures):
+    """pictures (S, S, 3) -> (n, S, S, 3), or (S, S, 3) if there is one"""
     return np.stack(pictures) if len(pictures) > 1 else pictures[0]
-
-
-def length(question):
-    return sum(len(ids) for _, ids in question)
 
 
 def fill(questions, ask, text_len, tokenizer):
@@ -423,7 +423,7 @@ def fill(questions, ask, text_len, tokenizer):
         if found is None or found in asked:
             continue
         question = [(ASKED, tokenizer.encode(found[0])), (SAID, [*tokenizer.encode(found[1]), tokenizer.eos])]
-        if sum(map(length, questions)) + length(question) > text_len:
+        if sum(len(ids) for some in [*questions, question] for _, ids in some) > text_len:
             break
         asked.add(found)
         questions.append(question)
@@ -512,8 +512,7 @@ def make_mix(config, logs: dict, robots: dict, tokenizer: Tokenizer):
     mix = Mix(robot_data(False), webs, config.batch_size, config.robot_fraction, config.text_len,
               n_pretrain=config.n_pretrain, seed=config.seed, n_micro=config.micro_batches)
     held_out = robot_data(True)
-    batches = Mix(held_out, [], batch_size=128, robot_fraction=1.0, text_len=config.text_len)
-    return mix, batches if held_out else None
+    return mix, Mix(held_out, [], 128, 1.0, config.text_len) if held_out else None
 
 
 # --------------------------------------------------------------------------------------------------------

@@ -84,10 +84,12 @@ class Policy:
         One step of B episodes: what each sees now, and a whole prompt each -> actions (B, D), terminate
         first. Those that still have actions of their last answer to carry out do not ask the model.
         """
-        seen = [e.with_picture(picture) for e, picture in zip(episodes, pictures)]  # an error leaves no trace
+        # first of all: a picture that is refused leaves no trace
+        seen = [e.with_picture(picture) for e, picture in zip(episodes, pictures)]
         asked = [k for k, e in enumerate(episodes) if not e.to_do]
         if asked:
-            answers, thoughts = self.decide([sum(seen[k], []) for k in asked], [prompts[k] for k in asked],
+            shown = [[picture for step in seen[k] for picture in step] for k in asked]
+            answers, thoughts = self.decide(shown, [prompts[k] for k in asked],
                                             [episodes[k].rng for k in asked])
             for k, answer, thought in zip(asked, answers, thoughts):
                 episodes[k].to_do, episodes[k].thought = self.carried_out(answer), thought
@@ -101,7 +103,7 @@ class Policy:
         nothing is carried out, as in the paper. If the log carried that action out (last_action_counts),
         it comes first, with terminate = 0.
 
-        Example: one number, execute = 2, last_action_counts: [[0, .1], [1, .2], [1, .2]]
+        Example: one number beside terminate, execute = 2, last_action_counts: [[0, .1], [1, .2], [1, .2]]
             -> [[0, .1], [0, .2], [1, .2]]
         """
         actions = []
@@ -126,8 +128,8 @@ class Policy:
         words = torch.ones(tok.n_vocab, dtype=torch.bool, device=self.device)
         begin, end = torch.zeros_like(words), torch.zeros_like(words)
         words[tok.eos], begin[tok.begin_action], end[tok.eos] = False, True, True
-        # what may come next, a row of n_vocab bools for each slot. 0 .. n-1: its bins; then, `most`
-        # times, <eos>, for who is done while others of the batch still think; -1, the last: a thought's words
+        # what may come next, a row of n_vocab bools for each slot(). 0 .. n-1: the bins of that slot; then
+        # `most` times only <eos>, for a row that is done before the others; -1, the last: words of a thought
         rules = torch.stack((*self.slots, *[end] * most, words))
 
         def allowed(tokens):
@@ -158,7 +160,7 @@ class Policy:
 
     def generate(self, pictures, prompts, n_new, allowed=None, eos=None, temperature=0.0, uniform=None):
         size, n = self.model.config.image_size, self.model.config.pictures
-        # a picture alone stood still before, and is all that there is to see
+        # one picture for a model that sees several: all are this one
         pictures = [list(p) if isinstance(p, (list, tuple)) else [p] * n for p in pictures]
         images = np.stack([data.stack([data.fit(np.asarray(p), size) for p in some]) for some in pictures])
         with train.autocast(self.device, self.dtype):
@@ -195,10 +197,10 @@ class Episode:
         if len(pictures) != len(cameras):
             raise ValueError(f"give a picture of each of {len(cameras)} cameras: {', '.join(cameras)}")
         frames, size = policy.config["frames"], policy.model.config.image_size
+        n = policy.model.config.pictures // frames      # cameras that the model knows, perhaps more than ours
         # a copy: cameras reuse their memory
-        now = [np.array(data.fit(np.asarray(p), size))
-               for p in data.views(pictures, policy.model.config.pictures // frames)]
-        # the first picture stood still before
+        now = [np.array(data.fit(np.asarray(p), size)) for p in data.views(pictures, n)]
+        # in the first step there is no earlier one: this one again
         return ([*self.history, now] if self.history else [now] * frames)[-frames:]
 
 
@@ -235,7 +237,7 @@ class Line(NamedTuple):
     at_once: int = 200
 
 
-def rollouts(envs, seeds, act, watch=None):
+def rollouts(envs, seeds, act, watch=lambda i, env: None):
     """
     Steps all environments to their ends. act(going, envs, pictures) -> actions, of those still going: their
     numbers, environments and what they see. watch(i, env): called before the first step and after each.
@@ -244,14 +246,14 @@ def rollouts(envs, seeds, act, watch=None):
     pictures = [env.reset(seed=seed)[0]["image"] for env, seed in zip(envs, seeds)]
     results, steps = [None] * len(envs), 0
     for i, env in enumerate(envs):
-        watch and watch(i, env)
+        watch(i, env)
     while going := [i for i, result in enumerate(results) if result is None]:
         actions = act(going, [envs[i] for i in going], [pictures[i] for i in going])
         steps += 1
         for i, action in zip(going, actions):
             obs, reward, terminated, truncated, info = envs[i].step(action)
             pictures[i] = obs["image"]
-            watch and watch(i, envs[i])
+            watch(i, envs[i])
             if terminated or truncated:
                 results[i] = {**info, "success": bool(info.get("success", reward > 0)),
                               "terminated": bool(terminated), "steps": steps}
@@ -287,25 +289,22 @@ def measure(policy, lines, trials=200, drivers=DRIVERS, first_seed=TRIAL_SEED, q
     "interval", "first_seed", "outcomes": how the trials ended, "counts"}. A driver that an environment does
     not know is left out.
     """
-    rows, bar = [], tqdm(total=len(lines) * len(drivers), desc="rollouts", disable=quiet)
-    for line in lines:
-        for name in drivers:
-            results, seeds = [], range(first_seed, first_seed + trials)
-            need = {"expert": "expert", "swapped instruction": "swapped"}.get(name)
-            bar.update()
-            if need and not hasattr(line.make(), need):
-                continue
-            for at in range(0, trials, line.at_once):
-                part = seeds[at:at + line.at_once]
-                envs = [line.make() for _ in part]
-                if name == "swapped instruction":       # only scenes where something else can be asked for
-                    for env, seed in zip(envs, part):
-                        env.reset(seed=seed)
-                    kept = [(env, seed) for env, seed in zip(envs, part) if env.swapped()]
-                    envs, part = zip(*kept) if kept else ((), ())
-                results += rollouts(envs, part, driver(name, policy, line, part))
-            rows.append(row(line, name, results, first_seed))
-    bar.close()
+    rows, cells = [], [(line, name) for line in lines for name in drivers]
+    for line, name in tqdm(cells, desc="rollouts", disable=quiet):
+        results, seeds = [], range(first_seed, first_seed + trials)
+        need = {"expert": "expert", "swapped instruction": "swapped"}.get(name)
+        if need and not hasattr(line.make(), need):
+            continue
+        for at in range(0, trials, line.at_once):
+            part = seeds[at:at + line.at_once]
+            envs = [line.make() for _ in part]
+            if name == "swapped instruction":           # only scenes where something else can be asked for
+                for env, seed in zip(envs, part):
+                    env.reset(seed=seed)
+                kept = [(env, seed) for env, seed in zip(envs, part) if env.swapped()]
+                envs, part = zip(*kept) if kept else ((), ())
+            results += rollouts(envs, part, driver(name, policy, line, part))
+        rows.append(row(line, name, results, first_seed))
     return rows
 
 
@@ -435,6 +434,8 @@ def report(checkpoint, trials=200, as_json=False, pictures=True, device="auto"):
     for settings in (data.settings_of("robot", t) for t in config["robot"]):
         policy = Policy(checkpoint, device, robot=settings["name"])
         if lines := lines_of(settings, config):
+            if len(config["robot"]) > 1:            # lines of two robots may have one name
+                lines = [line._replace(name=f"{settings['name']}, {line.name}") for line in lines]
             results["rows"] += measure(policy, lines, trials, quiet=as_json)
         else:
             log = data.open_log("robot", settings, config["data_dir"], config["image_size"], quiet=as_json)

@@ -27,13 +27,14 @@ from torch.utils.checkpoint import checkpoint
 
 @dataclass
 class ModelConfig:
+    """The sizes of a model. train.py sets them all from its Config; the defaults are for experiments."""
     n_vocab: int = 2816
     image_size: int = 64        # pixels a side
     patch_size: int = 8
     vit_layer: int = 2
     vit_head: int = 4
     vit_embd: int = 96
-    n_layer: int = 3
+    n_layer: int = 4
     n_head: int = 4
     n_embd: int = 96
     max_text: int = 64          # tokens of text behind a picture
@@ -234,9 +235,9 @@ class VLA(nn.Module):
         language model knows that. The wavelengths go from a few numbers to a few hundred.
         """
         C = self.wte.weight.size(1)
-        frequency = math.pi * torch.logspace(-2.4, -0.3, C // 2)
+        frequency = math.pi * torch.logspace(-2.4, -0.3, (C + 1) // 2)
         angle = torch.arange(len(ids))[:, None] * frequency                                 # (n, C / 2)
-        waves = torch.cat((angle.sin(), angle.cos()), 1)                                    # (n, C)
+        waves = torch.cat((angle.sin(), angle.cos()), 1)[:, :C]                             # (n, C)
         # 0.06: about twice as large as a new embedding, whose numbers have a standard deviation of 0.02
         self.wte.weight[torch.as_tensor(ids)] += 0.06 * waves.to(self.wte.weight.device)
 
@@ -287,6 +288,7 @@ class VLA(nn.Module):
         return self.ln_f(x)
 
     def logits(self, x):
+        """(..., n_embd) -> (..., n_vocab) float32"""
         return (x @ self.wte.weight.to(x.dtype).T).float()
 
     # -- training ------------------------------------------------------------------------------------------
@@ -321,10 +323,10 @@ class VLA(nn.Module):
             [ picture(s) ][ prompt ... (padding) ][ answer ... ]
         """
         device, config = images.device, self.config
-        B, N, P = len(prompts), config.n_image, max(map(len, prompts), default=0)
-        lengths = torch.tensor([len(p) for p in prompts], device=device)
-        if not all(prompts):
+        if not prompts or not all(prompts):
             raise ValueError("a prompt has no tokens; ask something")
+        B, N, P = len(prompts), config.n_image, max(map(len, prompts))
+        lengths = torch.tensor([len(p) for p in prompts], device=device)
         if P + n_new > config.max_text:
             raise ValueError(f"a prompt of {P} tokens and {n_new} new ones do not fit max_text = "
                              f"{config.max_text}")
@@ -333,6 +335,7 @@ class VLA(nn.Module):
         answer = index >= P
         segment = torch.where((index < lengths[:, None]) | answer, 1, -1)                   # (B, P + n_new)
         bias = self.attention_bias(segment, answer)
+        # the positions of an answer follow its own prompt, not the padding behind it
         place = self.wpe(N + torch.where(answer, lengths[:, None] + index - P, index))  # (B, P + n_new, C)
         picture = self.encode_images(images)
         caches = [KVCache() for _ in self.blocks] if cache else None

@@ -7,7 +7,8 @@ loss.
     python train.py --resume                  # go on where out/checkpoint.pt stopped
     torchrun --nproc_per_node 8 train.py --config configs/bridge.toml
 
-The three recipes of the paper's table 6, with the same number of robot samples (2700 * 0.5 = 1350):
+The three recipes of the paper's table 6, with the same number of robot samples (2700 steps of half a batch
+are 1350 of a whole one):
 
     # co-fine-tuning
     python train.py --out_dir out/cofine
@@ -77,7 +78,7 @@ class Config:
                       "integer", "overwrite")
     attention: str = key("prefix", "how a prompt sees itself: prefix (PaLI-X) or causal (PaLM-E)",
                          "prefix", "causal")
-    n_vocab: int = key(4096, "most tokens of a vocabulary that is trained here", least=512, most=1_000_000)
+    n_vocab: int = key(4096, "most tokens of a vocabulary that is trained here", least=1260, most=1_000_000)
     image_size: int = key(64, "pixels a side", least=8, most=4096)
     frames: int = key(1, "steps that a sample shows, the last ones (in Language-Table: 2)", least=1, most=64)
     patch_size: int = key(8, "pixels a side of a ViT patch", least=1, most=4096)
@@ -139,6 +140,8 @@ class Config:
         if self.micro_batches > self.batch_size:
             raise ValueError(f"micro_batches = {self.micro_batches}, "
                              f"but a batch has only {self.batch_size} samples")
+        if self.robot_fraction == 0 and self.trials:
+            raise ValueError("robot_fraction = 0 trains no robot that could be measured; set trials = 0")
         if 0 < self.robot_fraction and round(self.batch_size * self.robot_fraction) == 0:
             raise ValueError(f"robot_fraction = {self.robot_fraction} of batch_size = {self.batch_size} "
                              "is no sample; raise either")
@@ -247,9 +250,10 @@ def train(config: Config, resume=False, other_data=False) -> Path:
                   f"then {config.steps} with {config.robot_fraction:.0%} robot, batch {config.batch_size}")
         wrapped, optimizers = ranks.wrap(model, config), make_optimizers(model, config)
         start, total = state["step"] if resume else 0, config.n_pretrain + config.steps
-        for name in optimizers if resume else ():
+        if resume:
             with damaged(out / "checkpoint.pt"):
-                optimizers[name].load_state_dict(shard(state["optimizers"][name], optimizers[name]))
+                for name in optimizers:
+                    optimizers[name].load_state_dict(shard(state["optimizers"][name], optimizers[name]))
         del state                                               # a second copy of the weights
 
         def checkpoint(file, step):
@@ -320,8 +324,8 @@ def set_up(config: Config, ranks, resume: bool, other_data: bool):
     """
     path = Path(config.out_dir) / "checkpoint.pt" if resume else config.init_from
     state = load(path) if path else None
-    for name in SHAPE if state else ():
-        if state["config"].get(name) != getattr(config, name):
+    for name in SHAPE:
+        if state and state["config"].get(name) != getattr(config, name):
             raise ValueError(f"{path} has {name} = {state['config'].get(name)!r}, "
                              f"not {getattr(config, name)!r}; leave it as it was")
     logs = ranks.in_turn(lambda: data.open_logs(config, quiet=not ranks.first))
@@ -360,8 +364,9 @@ def set_up(config: Config, ranks, resume: bool, other_data: bool):
 class Muon(torch.optim.Optimizer):
     """
     Moves each matrix along its momentum, made orthogonal, so that it learns in all directions alike. The
-    steps are those of torch.optim.Muon, bit for bit, but matrices of one shape are computed together. With
-    fsdp the momentum stays sharded; only the update is gathered, made orthogonal, and sharded again.
+    steps are those of torch.optim.Muon(adjust_lr_fn="match_rms_adamw"), bit for bit, but matrices of one
+    shape are computed together. With fsdp the momentum stays sharded; only the update is gathered, made
+    orthogonal, and sharded again.
     """
 
     @torch.no_grad()
@@ -370,7 +375,9 @@ class Muon(torch.optim.Optimizer):
         for shape in dict.fromkeys(p.shape for p in group["params"]):
             weights, updates = [p for p in group["params"] if p.shape == shape], []
             for p in weights:
-                momentum = self.state[p].setdefault("momentum_buffer", torch.zeros_like(p))
+                if not self.state[p]:
+                    self.state[p]["momentum_buffer"] = torch.zeros_like(p)
+                momentum = self.state[p]["momentum_buffer"]
                 momentum.lerp_(p.grad, 1 - group["momentum"])
                 update = p.grad.lerp(momentum, group["momentum"])               # Nesterov's
                 updates.append(update.full_tensor() if isinstance(p, DTensor) else update)
@@ -398,7 +405,7 @@ def orthogonal(x):
 
 def metrics(logits, losses, batch, robots: dict) -> dict:
     """
-    Of one batch: the loss on actions, on other words about the robot's picture ("view"), and on the web;
+    Of one batch: the loss on actions, on all other words of robot samples ("view"), and on the web;
     the accuracy of action tokens, in all and by number; the mean distance of actions in their own units
     (l1). robots: name -> ActionTokenizer, in the order of batch["source"].
     """
@@ -649,7 +656,8 @@ def only_run(out: Path, resume: bool):
         with contextlib.suppress(PermissionError):      # alive, and another user's
             os.kill(pid, 0)                             # asks whether that process is alive, and does nothing
         if pid != os.getpid():
-            raise FileExistsError(f"process {pid} is training in {out}; stop it, or {elsewhere}")
+            raise FileExistsError(f"process {pid} is training in {out}; stop it, or {elsewhere}, or delete "
+                                  f"{lock} if that process is another program")
     if not resume and (out / "checkpoint.pt").exists():
         raise ValueError(f"{out} holds a run already; go on with it (--resume --out_dir {out}), delete it, "
                          f"or {elsewhere}")
@@ -718,7 +726,7 @@ class Ranks:
     def __init__(self, config: Config):
         self.rank, self.local = int(os.environ.get("RANK", 0)), int(os.environ.get("LOCAL_RANK", 0))
         self.world, self.first = int(os.environ.get("WORLD_SIZE", 1)), self.rank == 0
-        name = config.device if config.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+        name = "cuda" if config.device == "auto" and torch.cuda.is_available() else config.device
         if name == "cuda" and self.local >= torch.cuda.device_count() > 0:
             raise ValueError("more ranks than GPUs on this machine; start torchrun with --nproc_per_node "
                              f"{torch.cuda.device_count()}")
@@ -834,7 +842,8 @@ def main():
     except RuntimeError as e:                   # CUDA has a type of its own for this, Apple's GPUs do not
         if "out of memory" not in str(e):
             raise
-        sys.exit(f"error: out of GPU memory; try --micro_batches {2 * config.micro_batches}, or --recompute")
+        sys.exit("error: out of GPU memory; try --recompute, or, in a new run, --micro_batches "
+                 f"{2 * config.micro_batches}")
     except (ValueError, FloatingPointError, OSError) as e:
         sys.exit(f"error: {e}")
     except KeyboardInterrupt:

@@ -96,7 +96,7 @@ MUTANTS = {
          "is `answer`"),
         (M, "self.watch.append((raw, logits, choice))", "pass", "watch"),
         (M, "self.watch.append((raw, logits, choice))", "self.watch.append((logits, logits, choice))", "watch"),
-        (M, "        if not all(prompts):", "        if False:", "without tokens")],
+        (M, "        if not prompts or not all(prompts):", "        if False:", "without tokens")],
     6: [(V, "half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))",
          "half = d * z * math.sqrt(p * (1 - p) / n)",
          "wilson"),         # the interval of the wrong kind
@@ -143,7 +143,8 @@ MUTANTS = {
         (V, "seen = [e.with_picture(picture) for e, picture in zip(episodes, pictures)]",
          "seen = [setattr(e, 'history', e.with_picture(p)) or e.history for e, p in zip(episodes, pictures)]",
          "saw last"),
-        (V, "[sum(seen[k], []) for k in asked]", "[seen[k][-1] for k in asked]", "two frames"),
+        (V, "[[picture for step in seen[k] for picture in step] for k in asked]", "[seen[k][-1] for k in asked]",
+         "two frames"),
         (V, "[episodes[k].rng for k in asked]", "[episodes[0].rng for k in asked]", "generators")],
     # no way to refer
     10: [("study/suites.py", LINE[1], LINE[1].replace("category}\",)", "a}\",)"), "drawn"),

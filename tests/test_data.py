@@ -92,6 +92,10 @@ def test_a_thought_that_does_not_fit_is_refused_before_the_first_step(actions):
         data.RobotData(robot_log(thought=True), data.Robot(actions), 40, 16, thought_len=2)
     with pytest.raises(ValueError, match="raise text_len = 12"):
         data.RobotData(robot_log(), data.Robot(actions), 12, 16)
+    # this thought is short, but the policy has room for one of 30 tokens
+    data.RobotData(robot_log(thought=True), data.Robot(actions), 40, 16, thought_len=8)
+    with pytest.raises(ValueError, match=r"at most 30\) and action take .* tokens; raise text_len = 40"):
+        data.RobotData(robot_log(thought=True), data.Robot(actions), 40, 16, thought_len=30)
 
 
 def test_questions_are_different_and_fill_the_text(actions):

@@ -313,6 +313,14 @@ def test_a_log_that_knows_environments_is_measured_in_closed_loop_with_pictures(
     assert "questions about unseen web pictures" in capsys.readouterr().out
 
 
+def test_two_simulated_robots_have_rows_of_their_own(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(tiny.Robot, "lines", staticmethod(lambda settings, size: [("go", tiny.Env)]), raising=False)
+    path = trained(tmp_path, "--robot", 'format="tiny"', 'format="tiny", name="other"')
+    rows = evaluation.report(path, 2, pictures=False, device="cpu")["rows"]
+    assert {row["line"] for row in rows if row["driver"] == "policy"} == {"tiny, go", "other, go"}
+    assert "\nother, go" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("args, message", [(["--checkpoint", "nowhere.pt"], "error: no checkpoint nowhere.pt"),
                                            (["--trials", "0"], "error: trials = 0; at least one")])
 def test_the_script_ends_with_one_line_not_a_traceback(monkeypatch, args, message):

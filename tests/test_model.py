@@ -254,6 +254,7 @@ def test_neighbouring_numbers_begin_alike_and_other_words_do_not():
     close = lambda i, j: torch.cosine_similarity(model.wte.weight[i], model.wte.weight[j], dim=0).item()            # noqa: E731
     assert close(20, 21) > .7 > .5 > close(20, 60) and close(20, 21) > close(20, 24)
     assert torch.equal(model.wte.weight[300:], other)
+    VLA(ModelConfig(n_vocab=600, n_embd=33, n_head=3)).add_sinusoids(range(256))       # an odd width has a last sine
 
 
 def test_vit_pixels_run_from_minus_one_to_one():

@@ -430,7 +430,8 @@ def test_a_checkpoint_of_another_shape_is_refused(folder, run):
     ('[[web]]\nformat = "world"\nweight = "a"', "weight = 'a' must be of type float"), ("cooldown = -1.0", "cooldown = -1.0"),
     ("lr_adam = nan", "lr_adam = nan"), ("n_layer = 10000000", "n_layer = 10000000"), ("workers = 1000000", "workers = 1000000"),
     ("text_len = 1000000000000", "text_len = "), ("batch_size = 8\nrobot_fraction = 0.01", "is no sample; raise either"),
-    ("seed = true", "seed = True must be of type int"), ("steps = " + "1" * 400, "small.toml")])
+    ("seed = true", "seed = True must be of type int"), ("robot_fraction = 0", "no robot that could be measured; set trials = 0"),
+    ("n_vocab = 1259", "n_vocab = 1259; it must be from 1260"), ("steps = " + "1" * 400, "small.toml")])
 def test_bad_presets_are_one_line_errors_that_name_the_file(tmp_path, text, message):
     path = tmp_path / "small.toml"
     path.write_text(text)
@@ -493,7 +494,7 @@ def test_too_little_gpu_memory_says_what_to_try(monkeypatch):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB")
     monkeypatch.setattr(train, "train", full)
     monkeypatch.setattr(sys, "argv", ["train.py", "--micro_batches", "2"])
-    with pytest.raises(SystemExit, match="out of GPU memory; try --micro_batches 4"):
+    with pytest.raises(SystemExit, match="out of GPU memory; try --recompute, or, in a new run, --micro_batches 4"):
         train.main()
 
 

@@ -121,6 +121,7 @@ def where_it_breaks(checkpoint, lines, first, n_trials):
         "where"     where is b?
         "way"       which way is b from the gripper?
         "action"    dx and dy are those of the expert
+        "expert"    dx and dy of the expert are the way: it goes beside b, and keeps clear of other cards
     """
     policy, found = Policy(checkpoint, temperature=0), {}
     for line in lines:
@@ -137,10 +138,11 @@ def where_it_breaks(checkpoint, lines, first, n_trials):
         answers, _ = policy.decide(pictures, asked, [np.random.default_rng(0) for _ in asked])
         moves = policy.actions.bins(answers)[:, 0, 1:3]
         wanted = policy.actions.bins([w.expert() for w in worlds])[:, 1:3]
-        n = len(worlds)
+        aims, n = [f" {dx} {dy}" for dx, dy in wanted], len(worlds)
         found[line.name] = {"where": [sum(map(agrees, where, places)), n],
                             "way": [sum(agrees(said, right, 0) for said, right in zip(way, ways)), n],
-                            "action": [int((moves == wanted).all(1).sum()), n]}
+                            "action": [int((moves == wanted).all(1).sum()), n],
+                            "expert": [sum(aim == right for aim, right in zip(aims, ways)), n]}
     return found
 
 

@@ -103,7 +103,7 @@ def three(config, size, seed, part=1):
 
 def thinking(config, seed):
     """the runs of section 4.4"""
-    robot = {**world_table(config), "wishes": True}
+    robot = {**world_table(vars(config)), "wishes": True}
     base = {"seed": seed, "init_from": f"large/cofine/{seed}/checkpoint.pt", "steps": THOUGHT_STEPS,
             "web": [{**the_web(config), "questions": NAMES}]}
     plan = {**base, "robot": [robot], "thought_len": config.thought_len + PLAN_LEN}

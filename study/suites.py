@@ -168,12 +168,14 @@ def request(template, rng, vocabulary) -> Request:
         facts = facts_of(things)
         if way in web.REFERENCES:
             phrase, meant = web.REFERENCES[way](facts, rng) or ("", None)
+            if not phrase:
+                continue
         else:                                       # a card or a person, by its name
             meant = facts[things.index(chosen[0])]
             phrase = meant["name"]
-        at = next((i for i, fact in enumerate(facts) if fact is meant), 0)
+        at = facts.index(meant)
         movable = isinstance(things[at], str) and things[at].split()[-1] in KINDS
-        if not phrase or things[at] not in chosen or skill == "pick" and not movable:
+        if things[at] not in chosen or skill == "pick" and not movable:
             continue
         if way == "same colour" and not phrase.endswith(f" {things[0]}"):       # the colour of what is moved
             continue
@@ -201,8 +203,8 @@ def wish_request(line, rng, vocabulary) -> Request:
 # lines
 
 def world_table(config):
-    """the settings of the built-in world's demonstrations; config: a train.Config or its dict"""
-    tables = config["robot"] if isinstance(config, dict) else config.robot
+    """the settings of the built-in world's demonstrations; config: of a checkpoint"""
+    tables = config["robot"]
     for table in tables:
         if table["format"] == "world":
             return data.settings_of("robot", table)
@@ -212,7 +214,7 @@ def world_table(config):
 def suites(config) -> list[Line]:
     """every line of every table that a model of this configuration can be asked"""
     table, found = world_table(config), []
-    size = config["image_size"] if isinstance(config, dict) else config.image_size
+    size = config["image_size"]
     vocabulary, names = table["vocabulary"], VOCABULARIES[table["vocabulary"]]
     skills = [skill for skill in ("pick", "move near") if skill in table["skills"]]
 

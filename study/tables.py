@@ -23,7 +23,8 @@ RECIPES = {"cofine": "co-fine-tuning", "fine": "fine-tuning", "scratch": "from s
            "words": "co-fine-tuning, the web in words only"}
 # "place": of earlier presets
 LINKS = {"where": "where is it?", "way": "which way from the gripper?",
-         "place": "where the action says it goes", "action": "dx, dy of the action"}
+         "place": "where the action says it goes", "action": "dx, dy of the action",
+         "expert": "the expert goes that way"}
 THREE = ("cofine", "fine", "scratch")               # the paper's table 6; the small size has no others
 MISSING = "not yet run"
 

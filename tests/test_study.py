@@ -103,7 +103,7 @@ def test_a_run_starts_from_one_that_comes_before_it():
 
 def test_only_what_a_recipe_is_about_differs_from_the_preset():
     found = {name: changed(settings) for name, (settings, _) in runs.runs(changed({}), [0]).items()}
-    of = {name: (suites.world_table(config), runs.the_web(config)) for name, config in found.items()}
+    of = {name: (suites.world_table(vars(config)), runs.the_web(config)) for name, config in found.items()}
     robot, web = of["large/cofine/0"]
     where = of["large/where/0"]
     assert where == (robot, {**web, "questions": where[1]["questions"]}) and {"locate", "way", "where sum"} <= set(where[1]["questions"])

@@ -389,7 +389,7 @@ class RobotData:
 
 
 class WebData:
-    """Pictures without a robot. sample(rng) -> pictures and a list of questions, as in RobotData."""
+    """Pictures that come with no action. sample(rng) -> pictures and a list of questions, as in RobotData."""
 
     def __init__(self, log: Log, tokenizer: Tokenizer, text_len=64, size=64, frames=1, cameras=1):
         self.log, self.tokenizer = log, tokenizer

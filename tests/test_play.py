@@ -232,6 +232,21 @@ def test_a_table_is_full_at_some_time(session, monkeypatch):
         session.add("apple", .5, .9)
 
 
+def test_each_name_means_one_thing(session):
+    with pytest.raises(ValueError, match="there is one on the table already"):
+        session.add(next(t.name for t in session.world.things), .5, .9)
+
+
+def test_what_cannot_be_said_again_changes_nothing(session):
+    session.step()
+    state, read = session.state(), session.read
+    with pytest.raises(ValueError, match="nothing else can be asked for"):
+        session.again("nonsense")
+    assert session.state() == state and session.read == read and session.start
+    session.again("blank")
+    assert session.state()["steps"] == 0
+
+
 def test_the_prompt_may_fill_its_room_and_not_more(session):
     n = next(n for n in range(1, 99) if not fits(session, "pick " + "apple " * n))
     assert n > 2 and fits(session, "pick " + "apple " * (n - 1))
@@ -417,6 +432,16 @@ def test_a_noun_will_do_where_it_means_one_thing():
     assert understand(world, "pick the cup").a is world.things[1] and understand(world, "pick the can").skill == ""
 
 
+def test_the_words_of_demonstrations_are_understood():
+    """with "the red item", with remarks, and as the task that they mean"""
+    world = World("medium", ("pick", "move near"), size=0)
+    for seed in range(200):
+        world.reset(seed)
+        text = scene.reword(world, np.random.default_rng(seed))
+        task = understand(world, text)
+        assert (task.skill, task.a, task.b) == (world.task.skill, world.task.a, world.task.b), text
+
+
 def test_there_are_a_few_chips_of_a_group_and_none_for_what_is_held():
     world = World("full", size=0)
     world.reset(4, "pick")
@@ -489,7 +514,7 @@ def test_attention_as_a_picture(path, tmp_path, capsys):
     shutil.copy(path, tmp_path / "checkpoint.pt")
     of = ["--checkpoint", str(tmp_path / "checkpoint.pt"), "--seed", "7"]
     inside.main(["pick apple", *of])
-    assert "seed 1000007" in capsys.readouterr().out and (tmp_path / "attention.png").stat().st_size > 10_000
+    assert "--seed 7;" in capsys.readouterr().out and (tmp_path / "attention.png").stat().st_size > 10_000
     with pytest.raises(SystemExit, match="^error: no scene"):
         inside.main(["wash the floor", *of])
 

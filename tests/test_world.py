@@ -164,6 +164,33 @@ def test_stopping_executes_nothing_and_pays_only_in_the_goal():
     assert (world.hand == before).all()
 
 
+def test_what_is_in_a_bowl_goes_where_the_hand_takes_the_bowl():
+    """taken beside its middle, carried, let go; and pulled out with the drawer"""
+    world = blind(skills=("pick",))
+    world.reset(0)
+    bowl = Thing("blue bowl", np.zeros(3))
+    apple = Thing("apple", np.array([0, 0, .012]), inside=bowl)
+    world.things, world.hand[:3] = [apple, bowl], (.03, 0, .03)
+    world._take(bowl)
+    for action in ([0, 0, 0, .08, 0, 0, 0, 0], [0, .08, .08, 0, 0, 0, 0, 0], [0, 0, 0, -.05, 0, 0, 0, 1]):
+        world.step(action)
+        assert np.allclose(apple.position - bowl.position, (0, 0, .012)) and apple.inside is bowl
+    assert world.held is None and bowl.position[2] == 0
+    world.opening, world.held, bowl.inside, world.gripper = .02, "drawer", "drawer", 0.0
+    world.step([0, -.05, 0, 0, 0, 0, 0, 0])
+    assert world.opening > .03 and np.allclose(apple.position - bowl.position, (0, 0, .012))
+
+
+def test_a_closed_drawer_hides_what_is_in_it():
+    world = World("full", size=32)
+    world.reset(0, "close")
+    for opening, hidden in ((0., True), (scene.DRAWER_LENGTH, False)):
+        world.opening, world.things = opening, []
+        empty, place = world.render(), np.array([scene.CABINET_X - opening / 2, world.drawer_y, .01])
+        world.things = [Thing("apple", place, inside="drawer")]
+        assert (world.render() == empty).all() == hidden
+
+
 def test_episode_is_cut_at_the_limit():
     world = blind()
     world.reset(0, "pick")
@@ -280,13 +307,16 @@ def test_the_swapped_instruction_asks_for_something_else_in_the_scene(skill):
     for seed in range(10_000, 10_020):
         trial.reset(seed=seed)
         other, task, things = trial.swapped(), trial.world.task, trial.world.things
+        fits = {"knock": lambda t: t.kind.tall and t.upright, "upright": lambda t: t.kind.tall and not t.upright,
+                "put into": lambda t: not t.kind.container and not t.kind.long,
+                "take out": lambda t: t.inside is task.b}.get(skill, lambda t: True)
         if other is None:
-            assert not [t for t in things if t not in (task.a, task.b) and t.noun in KINDS]
+            assert not [t for t in things if t not in (task.a, task.b) and t.noun in KINDS and fits(t)]
             continue
         assert other != trial.instruction
         if task.a:
             first = next(t for t in things if other.split(" ", 1)[1].startswith(t.name))
-            assert first not in (task.a, task.b)
+            assert first not in (task.a, task.b) and fits(first)
             assert other == World.describe(skill, first, task.b)
 
 

@@ -7,13 +7,14 @@ from typing import NamedTuple
 
 from tokenizer import tidy
 from world import web
-from world.scene import CARD, INSTRUCTIONS, KINDS, WORDINGS, Task, Thing, World
+from world.scene import CARD, INSTRUCTIONS, KINDS, REMARKS, WORDINGS, Task, Thing, World
 
 
 class Chip(NamedTuple):
     """
     An instruction, and when it is fulfilled. group: seen (every word may stand in a demonstration), unseen
-    (it names what only the web names), symbols, people, reasoning, wish; task: its skill is "" where nobody
+    (it names what only the web names), symbols, people, reasoning, wish; of the playground "the task", which
+    the scene came with, and "typed"; task: its skill is "" where nobody
     can judge it; strict, movers: as World has them.
     """
     group: str
@@ -35,16 +36,21 @@ def understand(world, text):
 
     Example: "Move the apple near the heart." -> Task("move near", apple, heart, ...)
     """
-    things = {tidy(t.name): t for t in world.things}
-    for noun in {t.noun for t in world.things}:         # "the can" will do where there is one can
-        same = [t for t in world.things if t.noun == noun]
-        things.setdefault(tidy(noun), same[0] if len(same) == 1 else None)
+    said, things = tidy(text), {tidy(t.name): t for t in world.things}
+    for remark in REMARKS:
+        said = said.removesuffix(f", {remark}")
+    # "the can" will do where there is one can, "the red item" where nothing else is red
+    for short in (lambda t: t.noun, lambda t: f"{t.color} item" if t.noun in KINDS else None):
+        shorts = list(map(short, world.things))
+        for name, t in zip(shorts, world.things):
+            if name:
+                things.setdefault(tidy(name), t if shorts.count(name) == 1 else None)
     if world.opening is not None:
         things["drawer"] = "drawer"
     for skill, plain in INSTRUCTIONS.items():
         for template in (plain, *WORDINGS[skill]):
             pattern = template.replace("{a}", "(?P<a>.+?)").replace("{b}", "(?P<b>.+)")
-            match = re.fullmatch(pattern, tidy(text))
+            match = re.fullmatch(pattern, said)
             if not match:
                 continue
             named = {k: things.get(words.removeprefix("the ")) for k, words in match.groupdict().items()}

@@ -153,8 +153,8 @@ def attention_picture(checkpoint, instruction, seed, folder, device="auto", size
     path = Path(folder) / "attention.png"
     path.parent.mkdir(parents=True, exist_ok=True)
     paste(tiles, 1 + len(seen["tokens"])).save(path, optimize=True)
-    print(f"wrote {path}: {instruction!r} in the scene of seed {seed}; bright is where a token looked.\n"
-          "That says from where it took information, not that this decided anything.")
+    print(f"wrote {path}: {instruction!r} in the scene of --seed {seed - TRIAL_SEED}; bright: where a token "
+          "looked.\nThat says from where it took information, not that this decided anything.")
 
 
 def world_policy(checkpoint, device="auto"):

@@ -103,9 +103,14 @@ class Session:
 
     def again(self, words=None):
         """back to where the episode began; the draws are others. words: as of begin"""
+        now = self.trial, self.own, self.chip, self.start
         if self.start:
             (self.trial, self.own, self.chip), self.start = self.start, None
-        self.begin(self.chip, words or self.words)
+        try:
+            self.begin(self.chip, words or self.words)
+        except ValueError:                              # then the episode goes on as it was
+            self.trial, self.own, self.chip, self.start = now
+            raise
 
     def step(self):
         """one action of the policy, and how it came about"""
@@ -130,6 +135,8 @@ class Session:
         faces = {n: face for group in things_of(self.world.names).values() for n, face in group.items()}
         if name not in faces:
             raise ValueError("this is not in the list of things")
+        if any(t.name == (person(faces[name]) if faces[name] else name) for t in self.world.things):
+            raise ValueError(f"there is one on the table already, and {name!r} would mean both")
         thing = Thing(person(faces[name]) if faces[name] else name, np.zeros(3), face=faces[name])
         thing.yaw = np.pi / 2 if thing.kind.long else 0.0
         self.place(thing, column, row)
@@ -213,13 +220,9 @@ class Session:
             gap = t.kind.radius + thing.kind.radius
             if t is not thing and t.inside is None and np.hypot(*(t.centre[:2] - (x, y))) < gap:
                 raise ValueError(f"there is no room: {t.name} is in the way")
-        old = thing.position
-        thing.position = np.array([x, y, 0 if thing.upright else thing.kind.radius]) \
-            - [1, 1, 0] * thing.axis * thing.kind.height / 2
-        thing.inside = None
-        for t in world.things:
-            if t.inside is thing:
-                t.position = t.position + thing.position - old
+        old, thing.inside = thing.position, None
+        thing.set_down(x, y)
+        world.shift_contents(thing, old)
 
     def state(self):
         """what the page shows"""

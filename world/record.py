@@ -7,8 +7,8 @@ reads logs; it never asks the expert.
     data/episodes-<key>/pictures.u8     N pictures of size x size x 3 bytes, one after the other
     data/episodes-<key>/steps.jsonl     one line for each: instruction, action, what stands where
 
-The key is a hash of the code that draws and of the settings that it draws from, so a change in either makes
-a new folder. Questions, wishes and plans are made when a sample is read; they are not in the key.
+The key is a hash of the settings and of the text of draw.py, scene.py and web.py. So any edit of these files
+makes a new folder, even that of a comment.
 """
 import functools
 import hashlib
@@ -86,11 +86,13 @@ class Recorded(Log):
     What both logs have in common. pictures (N, S, S, 3) uint8, memory-mapped; steps: N dicts, their lines.
     """
 
-    def read(self, stream, n, drawn, cache, quiet):
+    def read(self, stream, n, drawn, questions, cache, quiet):
         """
         Read the recording, which is made first if it is not there. stream: scene.episodes or
-        web.web_pictures, a function (seeds, **drawn) -> iterator of episodes; n: how many seeds, from 0 on.
+        web.web_pictures, a function (seeds, **drawn) -> iterator of episodes; n: how many seeds, from 0 on;
+        questions: type -> how often.
         """
+        self.question_types = [name for name, n in questions.items() for _ in range(n)]
         code = b"".join(Path(__file__).with_name(f).read_bytes() for f in ("draw.py", "scene.py", "web.py"))
         settings = json.dumps([stream.__name__, n, drawn])
         self.fingerprint = hashlib.sha256(code + settings.encode()).hexdigest()[:12]
@@ -167,9 +169,8 @@ class Demonstrations(Recorded):
     def __init__(self, *, cache, size, quiet, vocabulary, skills, episodes, days, wordings, questions, wishes,
                  plans):
         drawn = dict(vocabulary=vocabulary, skills=skills, size=size, days=days, wordings=wordings)
-        self.read(scene.episodes, episodes, drawn, cache, quiet)
+        self.read(scene.episodes, episodes, drawn, questions, cache, quiet)
         self.vocabulary, self.plans = vocabulary, plans
-        self.question_types = [name for name, n in questions.items() for _ in range(n)]
         self.rows = np.arange(len(self.steps))              # row -> its step
         self.episode = np.array([step["episode"] for step in self.steps])
         if wishes:
@@ -232,7 +233,7 @@ class Demonstrations(Recorded):
 
 class WebPictures(Recorded):
     """
-    Pictures without a robot, and questions about them.
+    Pictures that come with no action, and questions about them.
 
         vocabulary      which things there are, also those that only the web knows: small, medium or full
         pictures        how many
@@ -243,9 +244,8 @@ class WebPictures(Recorded):
 
     def __init__(self, *, cache, size, quiet, vocabulary, pictures, questions):
         drawn = dict(size=size, **web.on_the_web(vocabulary))
-        self.read(web.web_pictures, pictures, drawn, cache, quiet)
+        self.read(web.web_pictures, pictures, drawn, questions, cache, quiet)
         self.vocabulary = vocabulary
-        self.question_types = [name for name, n in questions.items() for _ in range(n)]
 
     @classmethod
     def check(cls, settings):

@@ -78,7 +78,7 @@ CARDS = {"number": tuple("0123456789"), "letter": tuple("ABCDEFXY"),
 VOCABULARIES = {
     "full": {"robot": tuple(n for n in _names(ROBOT_NOUNS) if n not in UNSEEN_PAIRS),
              "mats": tuple(f"{c} mat" for c in COLORS),     # flat like cards: things are moved near them
-             "pairs": UNSEEN_PAIRS, "web": _names(WEB_NOUNS),
+             "pairs": UNSEEN_PAIRS, "web": WEB_NOUNS,
              "cards": tuple(c for group in CARDS.values() for c in group), "hair": tuple(draw.HAIR),
              "wears": ("glasses", "hat", "beard")},
     "small": {"robot": ("apple", "orange", "sponge", "red can", "blue can", "green cup", "yellow cup",
@@ -159,6 +159,11 @@ class Thing:
     def upright(self): return self.axis[2] > 0.8
     @property
     def centre(self): return self.position + self.axis * self.kind.height / 2
+
+    def set_down(self, x, y):
+        """on the table, its centre above x, y"""
+        self.position = np.array([x, y, 0 if self.upright else self.kind.radius]) \
+            - [1, 1, 0] * self.axis * self.kind.height / 2
 
 
 @dataclass
@@ -250,7 +255,7 @@ class World:
                 break
         else:
             raise RuntimeError(f"no room on the table for {skill!r} with seed {seed}")
-        self.strict = request is not None
+        self.strict = request is not None       # then a must be near b alone, and must be moved last (near())
         # movers: the things that may be moved to fulfil the task
         self.movers = [self.task.a, self.task.b] if request and request.either else [self.task.a]
         # x y z roll pitch yaw
@@ -336,8 +341,7 @@ class World:
             xy = rng.uniform((-.16, -.16), (far, .16))
             if self.opening is not None and xy[0] > -.06 and abs(xy[1] - self.drawer_y) < .15:
                 continue
-            thing.position = np.array([*xy, 0 if thing.upright else thing.kind.radius]) \
-                - np.array([1, 1, 0]) * thing.axis * thing.kind.height / 2
+            thing.set_down(*xy)
             # a thing at exactly (0, 0, 0) has no place yet
             if all(t is thing or not t.position.any() or
                    np.linalg.norm((t.centre - thing.centre)[:2]) > self._gap(t, thing) + .02
@@ -403,12 +407,11 @@ class World:
             self.hand[:3] = self.handle()
             for t in self.things:
                 if t.inside == "drawer":
-                    t.position[0] = CABINET_X - self.opening / 2
+                    old = t.position
+                    t.position = np.array([CABINET_X - self.opening / 2, *old[1:]])
+                    self.shift_contents(t, old)
         elif self.held is not None:
-            moved = self._carry(self.held)
-            for t in self.things:
-                if t.inside is self.held:
-                    t.position = t.position + moved
+            self._carry(self.held)
 
     def _take(self, thing):
         """the thing follows the hand from now on, as it lies between the fingers"""
@@ -425,7 +428,13 @@ class World:
         low = np.abs(thing.axis[2]) * thing.kind.height / 2 + (1 - np.abs(thing.axis[2])) * thing.kind.radius
         centre = np.array([*self.hand[:2], max(self.hand[2], low)])       # nothing is pressed into the table
         thing.position = centre - thing.axis * thing.kind.height / 2
-        return thing.position - old
+        self.shift_contents(thing, old)
+
+    def shift_contents(self, thing, old):
+        """what is in a thing that stood at old comes with it"""
+        for t in self.things:
+            if t.inside is thing:
+                t.position = t.position + thing.position - old
 
     def _grasp(self):
         """
@@ -451,16 +460,20 @@ class World:
 
     def _release(self):
         thing, self.held = self.held, None
-        if not isinstance(thing, Thing):
-            return
+        if isinstance(thing, Thing):
+            old = thing.position
+            self._drop(thing)
+            self.shift_contents(thing, old)
+
+    def _drop(self, thing):
+        """from the hand onto the table, or into what is below"""
         if thing.kind.tall and not thing.upright:           # falls on its side
             flat = thing.axis * [1, 1, 0]
             thing.axis = flat / np.linalg.norm(flat) if np.linalg.norm(flat) > .1 else np.array([1., 0, 0])
         else:
             thing.axis = np.array([0., 0, 1])
         centre = np.array([*self.hand[:2], 0])
-        thing.position = centre - [1, 1, 0] * thing.axis * thing.kind.height / 2
-        thing.position[2] = 0 if thing.upright else thing.kind.radius
+        thing.set_down(*self.hand[:2])
         for box in [t for t in self.things if t.kind.container and t is not thing]:
             if np.linalg.norm((box.centre - centre)[:2]) < .055 and not thing.kind.container:
                 return self._put_inside(thing, box)
@@ -476,9 +489,8 @@ class World:
 
     def _put_inside(self, thing, box):
         thing.inside = box
-        floor = box.position + [0, 0, .012] if isinstance(box, Thing) \
-            else np.array([CABINET_X - self.opening / 2, self.drawer_y, .01])
-        thing.position = floor.copy()
+        thing.position = box.position + [0, 0, .012] if isinstance(box, Thing) \
+            else self._centre(box) + [0, 0, .01]
 
     def _topple(self, before):
         """a closed, empty hand that runs into a tall thing knocks it over in the direction of the movement"""
@@ -536,8 +548,7 @@ class World:
         return a.inside is (b if skill == "put into" else None)
 
     def info(self):
-        held = self.held.name if isinstance(self.held, Thing) else self.held
-        return {"success": bool(self.success()), "held": held, "skill": self.task.skill, "steps": self.steps}
+        return {"success": bool(self.success()), "skill": self.task.skill}
 
     # -- the expert ----------------------------------------------------------------------------------------
 
@@ -567,14 +578,11 @@ class World:
                 left = self.opening - goal                  # at least a small pull, however little is left
                 return self._act(dx=np.copysign(max(abs(left), STEP / 2), left), gripper=0)
             return self._fetch(self.handle())
+        if self.held is not a:                              # "put into", "take out"
+            return self.lift(stop=True, gripper=1) if self.success() else self._fetch(a)
         if skill == "put into":
-            if self.held is a:
-                return self._put_down(self._centre(b)[:2], height=.07)
-            return self.lift(stop=True, gripper=1) if self.success() else self._fetch(a)
-        if skill == "take out":
-            if self.held is a:
-                return self._put_down(self._outside_spot())
-            return self.lift(stop=True, gripper=1) if self.success() else self._fetch(a)
+            return self._put_down(self._centre(b)[:2], height=.07)
+        return self._put_down(self._outside_spot())
 
     def _act(self, dx=0., dy=0., dz=0., droll=0., dpitch=0., dyaw=0., gripper=1., terminate=0.):
         move = [level(d, STEP) for d in (dx, dy, dz)] + [level(d, TURN) for d in (droll, dpitch, dyaw)]
@@ -649,10 +657,10 @@ class World:
         if b.kind is CARD:                                  # from the camera's side the hand would hide it
             turns = sorted(turns, key=lambda turn: np.cos(start + turn) < -.3)
         others = [t for t in self.things if t is not a and t is not b and (t.kind is not CARD or self.strict)]
+        room = .05 if self.strict else .01
         for turn in (*turns, 0):
             way = np.array([np.cos(start + turn), np.sin(start + turn)])
             spot = b.centre[:2] + (self._gap(a, b) + .02) * way
-            room = .05 if self.strict else .01
             if np.abs(spot).max() < .18 and \
                     all(np.linalg.norm(t.centre[:2] - spot) > self._gap(a, t) + room for t in others):
                 break
@@ -676,14 +684,15 @@ class World:
     def render(self, size=None):
         """the camera's picture, (size, size, 3) uint8"""
         size, camera = size or self.size, self.camera
-        held = [t for t in self.things if self.held is not None and self.held in (t, t.inside)]
+        held = [t for t in self.things if isinstance(self.held, Thing) and self.held in (t, t.inside)]
         resting = [t for t in self.things if t not in held]
         key = (size, self.style, self.opening, *((t.name, *t.position, *t.axis, t.yaw) for t in resting))
         if self._still[0] != key:                           # mostly only the hand moves: draw the rest once
             pixels = draw.background(size, camera, self.style)
             if self.opening is not None:
                 draw.draw_drawer(pixels, camera, self.opening, self.drawer_y, part="back")
-                self._draw_things(pixels, [t for t in resting if t.inside == "drawer"])
+                if self.opening > .02:                      # else the cabinet hides them
+                    self._draw_things(pixels, [t for t in resting if t.inside == "drawer"])
                 draw.draw_drawer(pixels, camera, self.opening, self.drawer_y, part="front")
             self._draw_things(pixels, [t for t in resting if t.inside != "drawer"])
             self._still = (key, pixels)

@@ -7,6 +7,7 @@ Trials of the built-in world: environments for eval.py, and questions about pict
 
 At the end of a failed trial, info has {"outcome": "wrong thing", "counts": {"right first": False}, ...}.
 """
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -20,30 +21,30 @@ WEB_SEED = 2_000_000                    # pictures that no training run has seen
 # ----------------------------------------------------------------------------------------------------------
 # what a seed fixes: functions seed -> style, camera, keywords of World.reset
 
+LOOKS = ("as in training", "another table", "patterned table", "another room", "another camera")
+
+
 def look(name, rng, days):
     """
     style, camera: how the lab looks in a trial (table 4 of the paper). "as in training" is a day like those
     of the demonstrations; every other name changes something that they never change.
     """
-    style, camera = day(rng.integers(2 ** 31)) if days else (draw.Style(), draw.Camera())
-    textures = ["wood", "stripes", "checks", "speckles", "cloth"]
-    if name == "another table":                             # one colour, as in training, but another one
-        style = draw.Style(table=tuple(rng.uniform(.35, .95, 3)), floor=style.floor, light=style.light)
-    elif name == "patterned table":
-        style = draw.Style(table=tuple(rng.uniform(.35, .95, 3)), floor=style.floor, light=style.light,
-                           texture=str(rng.choice(textures)), clutter=int(rng.integers(2 ** 31)))
-    elif name == "another room":                            # table, floor, light; the camera moved a little
-        style = draw.Style(table=tuple(rng.uniform(.35, .95, 3)), floor=tuple(rng.uniform(.2, .9, 3)),
-                           light=float(rng.uniform(.65, 1.2)))
-        camera = draw.Camera(tilt=65 + rng.choice([-4, 4]), width=.5)
-    elif name == "another camera":                          # all of that, and the camera stands elsewhere
-        style = draw.Style(table=tuple(rng.uniform(.35, .95, 3)), floor=tuple(rng.uniform(.2, .9, 3)),
-                           light=float(rng.uniform(.65, 1.2)), texture=str(rng.choice(textures)),
-                           clutter=int(rng.integers(2 ** 31)))
-        camera = draw.Camera(tilt=65 + rng.choice([-9, 9]), width=rng.uniform(.52, .58))
-    elif name != "as in training":
+    if name not in LOOKS:
         raise ValueError(f"unknown look {name!r}")
-    return style, camera
+    style, camera = day(rng.integers(2 ** 31)) if days else (draw.Style(), draw.Camera())
+    changes = {}
+    if name != "as in training":
+        changes["table"] = tuple(rng.uniform(.35, .95, 3))
+    if name in ("another room", "another camera"):
+        changes |= {"floor": tuple(rng.uniform(.2, .9, 3)), "light": float(rng.uniform(.65, 1.2))}
+    if name in ("patterned table", "another camera"):
+        changes |= {"texture": str(rng.choice(["wood", "stripes", "checks", "speckles", "cloth"])),
+                    "clutter": int(rng.integers(2 ** 31))}
+    if name == "another room":                              # the camera moved a little
+        camera = draw.Camera(tilt=65 + rng.choice([-4, 4]), width=.5)
+    elif name == "another camera":                          # the camera stands elsewhere
+        camera = draw.Camera(tilt=65 + rng.choice([-9, 9]), width=rng.uniform(.52, .58))
+    return replace(style, **changes), camera
 
 
 def plain(skills, targets="robot", look_name="as in training", days=False):
@@ -94,12 +95,21 @@ class Trial:
         """
         an instruction that the scene allows, too, but that asks for something else; None if there is no
         such thing
+
+        Example: "pick apple" -> "pick red can"
         """
         task = self.world.task
         if task.skill in ("open", "close"):
             return World.describe("close" if task.skill == "open" else "open")
         for other in self.world.things:
-            if other not in (task.a, task.b) and other.noun in KINDS:
+            kind, allowed = other.kind, other.noun in KINDS
+            if task.skill in ("knock", "upright"):
+                allowed = kind.tall and other.upright == (task.skill == "knock")
+            elif task.skill == "put into":
+                allowed = allowed and not kind.container and not kind.long
+            elif task.skill == "take out":
+                allowed = other.inside is task.b
+            if allowed and other not in (task.a, task.b):
                 return World.describe(task.skill, other, task.b)
         return None
 
@@ -109,13 +119,16 @@ class Trial:
 
 
 def failure(world, terminated):
-    """Why a trial failed, in two or three words. terminated: the policy said stop."""
+    """
+    Why a trial failed, in two or three words. terminated: the policy said stop. What went wrong with a drawer
+    is not told apart.
+    """
     task, taken = world.task, world.taken[-1] if world.taken else None
     if not terminated:
         return "never stopped"
     if taken is not None and task.a is not None and taken not in world.movers:
         return "wrong thing"
-    if task.skill == "move near" and taken is not None and world.held is None:
+    if task.skill in ("move near", "put into", "take out") and taken is not None and world.held is None:
         return "wrong place"
     if taken is not None and (task.skill == "pick") == (world.held is None):
         return "wrong skill"                                # put down what was to be held, or the reverse
@@ -143,11 +156,11 @@ def lines(settings, size):
 
 def questions(vocabulary, size, question_type, n, names, about=None, fits=lambda answer: True, tries=20):
     """
-    Three lists: n pictures of the web that training has not seen, with things of these names among all
-    others; a question of one type about each; and its answer. They are shorter if n * tries pictures do not
-    allow n questions.
+    Three lists: n pictures of the web that training has not seen, whose things have these names (cards and
+    people may lie among them); a question of one type about each; and its answer. They are shorter if
+    n * tries pictures do not allow n questions, and empty if the first hundred allow none.
 
-    about: ask only about things of this category, or about people ("hair"); fits(answer): keep only those;
+    about: ask only about things of this category, or about people ("hair"); fits(answer): keep only those
     """
     rng = np.random.default_rng(WEB_SEED)
     shown = {**web.on_the_web(vocabulary), "names": names}

@@ -1,7 +1,8 @@
 """
-"The web": pictures without a robot, and questions about them. It stands for the billion captioned pictures
-and the visual question answering sets of the paper (appendix B). Here a noun, a symbol, a face or a word of
-another language is met in many pictures, and no robot has ever touched it.
+"The web": pictures that come with no action, and questions about them. It stands for the billion captioned
+pictures and the visual question answering sets of the paper (appendix B). Here a noun, a symbol, a face or a
+word of another language is met in many pictures, and no demonstration has it. Some pictures show a robot's
+hand, as a photograph would; what it does is not told.
 
     pixels, facts = draw_picture(rng, size=64, names=[...])      what is drawn, and the truth about it
     ask(facts, "locate", rng) -> ("Q: where is the duck? A:", " 12 20")
@@ -300,11 +301,6 @@ def _hand(facts):
     return next((f for f in facts if f["name"] == "gripper"), None)
 
 
-def _own_hand(facts):
-    """the hand in the robot's own picture; a way from a photographed hand would be a movement"""
-    return next((f for f in facts if f["name"] == "gripper" and "photo" not in f), None)
-
-
 def _things(facts):
     return [f for f in facts if f["name"] != "gripper"]
 
@@ -369,7 +365,7 @@ def translation(facts, rng):
     names = [f["name"] for f in facts if f["name"].split()[-1] in KINDS]
     if len(names) < 2:
         return None
-    language = ("es", "fr", "de")[rng.integers(3)]
+    language = tuple(LANGUAGES)[rng.integers(3)]
     if rng.random() < .5:
         return f"what is \"{say('pick', language, names[0])}\" in English?", f" pick {names[0]}"
     sentence = say("move near", language, names[0], names[1])
@@ -449,7 +445,7 @@ def _by_language(language):
 
 REFERENCES = {"category": by_category, "face": by_face, "sum": by_sum, "size": by_size,
               "same colour": by_same_colour, "different": by_difference,
-              "es": _by_language("es"), "fr": _by_language("fr"), "de": _by_language("de")}
+              **{language: _by_language(language) for language in LANGUAGES}}
 
 
 # -- What may be asked about the thing that is referred to: its position, its name.
@@ -478,7 +474,9 @@ def way(facts, rng):
     """
     things = _things(facts)
     goal = _one(things, rng)
-    start = _own_hand(facts) or _one([f for f in things if f is not goal], rng)
+    hand = _hand(facts)
+    # a way from a photographed hand would be a movement
+    start = hand if hand and "photo" not in hand else _one([f for f in things if f is not goal], rng)
     if goal is None or start is None:
         return None
     return f"which way is the {goal['name']} from the {start['name']}?", step_toward(start, goal)
@@ -506,7 +504,7 @@ def _which_way(skill, instruction, start, goal):
 def _go(reference=None):
     def go(facts, rng):
         """
-        An instruction in the robot's own words, about a picture without a robot. Here cards and people are
+        An instruction in the robot's own words, about a web picture. Here cards and people are
         moved, too, although no hand can take them.
 
         Example: "which way should the robot go to move apple near the sum of two plus one?"
@@ -536,7 +534,7 @@ def go_by_sentence(facts, rng):
     if len(things) < 2:
         return None
     start, goal = (things[i] for i in rng.permutation(len(things))[:2])
-    skill, language = ("pick", "move near")[rng.integers(2)], ("es", "fr", "de")[rng.integers(3)]
+    skill, language = ("pick", "move near")[rng.integers(2)], tuple(LANGUAGES)[rng.integers(3)]
     names = [f["name"] for f in ((goal,) if skill == "pick" else (start, goal))]
     return _which_way(skill, say(skill, language, *names), start, goal)
 

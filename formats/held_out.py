@@ -54,12 +54,8 @@ def evaluate(policy, log, hold_out, most=2000, quiet=False):
         rows[:, ~moves] = rows[:, ~moves].round()
         return rows
 
-    def small(i):
-        now = data.views(log.picture(i), n_pictures // frames)
-        return np.concatenate([data.fit(p, 16).astype(np.float32).ravel() for p in now])
     mean = np.where(moves, np.asarray(log.actions)[known.index].mean(0), 0)
-    seen = np.stack([small(i) for i in basis])
-    nearest = [basis[((seen - small(i)) ** 2).sum(1).argmin()] for i in index]
+    nearest = nearest_pictures(log, index, basis, n_pictures // frames)
     before = [np.asarray(log.actions[test.previous(i)]) if test.previous(i) != i else mean for i in index]
     guesses = {"policy": act(policy.temperature), "its likeliest action": act(0.0),
                "its median action": median(),
@@ -89,6 +85,15 @@ def evaluate(policy, log, hold_out, most=2000, quiet=False):
     return {"robot": policy.name, "episodes": len(np.unique(episode)), "steps": len(index),
             "drivers": drivers,
             "replay": {"most_bins_off": float(off.max()), "clipped": float((inside != truth).mean())}}
+
+
+def nearest_pictures(log, index, basis, cameras):
+    """for each step of index the step of basis whose picture is nearest in pixels (16 x 16)"""
+    def small(i):
+        now = data.views(log.picture(i), cameras)
+        return np.concatenate([data.fit(p, 16).astype(np.float32).ravel() for p in now])
+    seen = np.stack([small(i) for i in basis])
+    return [basis[((seen - small(i)) ** 2).sum(1).argmin()] for i in index]
 
 
 def table(found) -> str:

@@ -20,6 +20,7 @@ The results file holds every number:
                              "training": how its log ends, "rows": as eval.measure has them,
                              "web before", "web": web_answers after the web stage and in the end,
                              "links": where_it_breaks, "plans": printed_plans}
+    "again"          runs of study/results.json that were trained once more, elsewhere; in no table
     "controls"       seed -> {"drivers": rows of random and expert, "untrained": rows of wishes before "plan"}
 """
 import json

@@ -203,7 +203,7 @@ def wish_request(line, rng, vocabulary) -> Request:
 # lines
 
 def world_table(config):
-    """the settings of the built-in world's demonstrations; config: of a checkpoint"""
+    """the settings of the built-in world's demonstrations; config: a train.Config as a dict"""
     tables = config["robot"]
     for table in tables:
         if table["format"] == "world":

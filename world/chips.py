@@ -14,8 +14,8 @@ class Chip(NamedTuple):
     """
     An instruction, and when it is fulfilled. group: seen (every word may stand in a demonstration), unseen
     (it names what only the web names), symbols, people, reasoning, wish; of the playground "the task", which
-    the scene came with, and "typed"; task: its skill is "" where nobody
-    can judge it; strict, movers: as World has them.
+    the scene came with, and "typed"; task: its skill is "" where nobody can judge it; strict,
+    movers: as World has them.
     """
     group: str
     text: str
@@ -40,11 +40,11 @@ def understand(world, text):
     for remark in REMARKS:
         said = said.removesuffix(f", {remark}")
     # "the can" will do where there is one can, "the red item" where nothing else is red
-    for short in (lambda t: t.noun, lambda t: f"{t.color} item" if t.noun in KINDS else None):
-        shorts = list(map(short, world.things))
-        for name, t in zip(shorts, world.things):
-            if name:
-                things.setdefault(tidy(name), t if shorts.count(name) == 1 else None)
+    shorts = [(tidy(t.noun), t) for t in world.things]
+    shorts += [(f"{t.color} item", t) for t in world.things if t.noun in KINDS]
+    for name, t in shorts:
+        same = [other for short, other in shorts if short == name]
+        things.setdefault(name, t if len(same) == 1 else None)
     if world.opening is not None:
         things["drawer"] = "drawer"
     for skill, plain in INSTRUCTIONS.items():

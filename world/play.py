@@ -135,9 +135,9 @@ class Session:
         faces = {n: face for group in things_of(self.world.names).values() for n, face in group.items()}
         if name not in faces:
             raise ValueError("this is not in the list of things")
-        if any(t.name == (person(faces[name]) if faces[name] else name) for t in self.world.things):
-            raise ValueError(f"there is one on the table already, and {name!r} would mean both")
         thing = Thing(person(faces[name]) if faces[name] else name, np.zeros(3), face=faces[name])
+        if any(t.name == thing.name for t in self.world.things):
+            raise ValueError(f"there is one on the table already, and {thing.name!r} would mean both")
         thing.yaw = np.pi / 2 if thing.kind.long else 0.0
         self.place(thing, column, row)
         self.world.things.append(thing)

@@ -13,6 +13,7 @@ from eval import wilson
 from study.suites import EMERGENT
 
 RECIPES = {"cofine": "co-fine-tuning", "fine": "fine-tuning", "scratch": "from scratch",
+           "web first": "the same samples, all of the web first",
            "palm-e": "co-fine-tuning, PaLM-E-like",
            "where": "co-fine-tuning, the web is told no instruction",
            # "no place": of earlier presets, which said places before an action

@@ -92,6 +92,9 @@ def test_all_recipes_have_the_same_number_of_robot_samples_and_valid_settings():
             samples = config.steps * config.robot_fraction
             assert samples == pytest.approx(preset.steps * preset.robot_fraction * part, abs=2), name
     assert sum(name.startswith("large/cofine/") for name in found) == 3
+    both, first = (changed(found[f"large/{name}/0"][0]) for name in ("cofine", "web first"))
+    assert [both.n_pretrain + both.steps, (1 - both.robot_fraction) * both.steps + both.n_pretrain] == pytest.approx(
+        [first.n_pretrain + first.steps, first.n_pretrain], abs=1)
 
 
 def test_a_run_starts_from_one_that_comes_before_it():

@@ -57,7 +57,7 @@ FORMATS = {"robot": {"world": "world.record:Demonstrations", "folder": "formats.
                      "rlds": "formats.rlds:RLDS", "lerobot": "formats.lerobot:LeRobot"},
            "web": {"world": "world.record:WebPictures", "vqa": "formats.folder:VQA"}}
 # keys of a table [[robot]] or [[web]] in any format; Log.options has those of one format. weight: its share
-# among the tables of its side; hold_out, chunk: see RobotData; augment: see jitter()
+# among the tables of its side; hold_out: see held_out_episodes(); augment: see jitter(); chunk: see Robot
 COMMON = {"robot": {"name": "", "weight": 1.0, "hold_out": 21, "augment": False, "n_bins": 256, "chunk": 1},
           "web": {"name": "", "weight": 1.0}}
 
@@ -88,9 +88,8 @@ class Log:
     action, which the robot did carry out. Else, as in the paper, a step with terminate = 1 moves nothing.
 
     options: the keys of its table in a preset, key -> default value, or key -> type where it must be given. A
-    value has the type of its default. A list holds strings; a single string becomes a list of one. A dict
-    maps names to whole numbers, unless its default is {}: then check() looks at it. fingerprint changes when
-    what the log gives changes.
+    value has the type of its default. A list holds strings; a single string becomes a list of one. check()
+    looks at what is in a dict. fingerprint changes when what the log gives changes.
 
     Two class methods are optional, and eval.report() calls them. lines(settings, size) lists environments, as
     arguments of eval.Line; without it a robot is measured on its held-out episodes. quiz(settings, size, n)
@@ -144,17 +143,17 @@ def settings_of(side: str, table: dict) -> dict:
         wanted, value = default if isinstance(default, type) else type(default), table.get(key, default)
         value = float(value) if wanted is float and type(value) is int else value
         value = [value] if wanted is list and type(value) is str else value
-        counts = list(value.values()) if type(value) is dict and default != {} else []
-        inside = value if type(value) is list else counts
-        if type(value) is not wanted or not all(type(x) is (str if wanted is list else int) for x in inside):
-            name = {list: "list of texts", dict: "table of whole numbers"}.get(wanted, wanted.__name__)
+        if type(value) is not wanted or wanted is list and not all(type(x) is str for x in value):
+            name = {list: "list of texts", dict: "table"}.get(wanted, wanted.__name__)
             raise ValueError(f"{where}: {key} = {value!r} must be of type {name}")
         settings[key] = value
     settings["name"] = settings["name"] or settings["format"]
-    for key, fits in (("weight", lambda x: 0 < x < np.inf), ("hold_out", lambda x: x == 0 or x >= 2),
-                      ("n_bins", lambda x: x >= 2), ("chunk", lambda x: 1 <= x <= 100)):
+    for key, fits, wanted in (("weight", lambda x: 0 < x < np.inf, "above 0"),
+                              ("hold_out", lambda x: x == 0 or x >= 2, "0 (none), or 2 and more"),
+                              ("n_bins", lambda x: x >= 2, "2 and more"),
+                              ("chunk", lambda x: 1 <= x <= 100, "from 1 to 100")):
         if key in settings and not fits(settings[key]):
-            raise ValueError(f"[[{side}]] {settings['name']}: {key} = {settings[key]} is out of range")
+            raise ValueError(f"[[{side}]] {settings['name']}: {key} = {settings[key]}; it must be {wanted}")
     kind.check(settings)
     return settings
 
@@ -169,13 +168,17 @@ def open_log(side: str, table: dict, cache="data", size=64, quiet=False) -> Log:
     return log
 
 
+def used(config) -> dict:
+    """side -> does a run take samples of it?"""
+    return {"robot": config.robot_fraction > 0, "web": config.robot_fraction < 1 or config.n_pretrain > 0}
+
+
 def open_logs(config, quiet=False) -> dict:
     """
     All logs of a configuration: side -> name -> (log, the settings of its table). A side that the run does
     not use stays unopened: its dict is empty.
     """
-    logs = {"robot": {}, "web": {}}
-    needed = {"robot": config.robot_fraction > 0, "web": config.robot_fraction < 1 or config.n_pretrain > 0}
+    logs, needed = {"robot": {}, "web": {}}, used(config)
     for side in logs:
         for table in getattr(config, side) if needed[side] else ():
             settings = settings_of(side, table)
@@ -211,7 +214,7 @@ class Robot(NamedTuple):
 
     @classmethod
     def from_state(cls, state: dict, tokenizer: Tokenizer) -> "Robot":
-        robot = cls(**{**state, "actions": ActionTokenizer.from_state(state["actions"], tokenizer)})
+        robot = cls(**{**state, "actions": ActionTokenizer(tokenizer, **state["actions"])})
         if type(robot.chunk) is not int or robot.chunk < 1 or type(robot.cameras) is not tuple:
             raise ValueError(f"a robot has chunk = {robot.chunk} and the cameras {robot.cameras}")
         return robot
@@ -304,8 +307,7 @@ def held_out_episodes(log: Log, hold_out: int) -> np.ndarray:
 class RobotData:
     """
     Demonstrations as questions: first what to do (the action), then questions about the same picture while
-    they fit. sample(rng) -> pictures (S, S, 3), or (frames * cameras, S, S, 3), the oldest step first; list
-    of questions.
+    they fit. sample(rng) -> pictures (frames * cameras, S, S, 3), the oldest step first; list of questions.
 
     The answer holds `chunk` actions: of this step and of those after it. Past the end of an episode its last
     action is repeated.
@@ -330,10 +332,8 @@ class RobotData:
         ends = np.flatnonzero(np.diff(log.episode, append=-1))          # the last step of each episode
         last = np.repeat(ends, np.diff(ends, prepend=-1))[self.index, None]     # (n, 1) that of each step
         steps = np.minimum(self.index[:, None] + np.arange(robot.chunk), last)  # (n, chunk) of each answer
-        # piece by piece, since the log may be larger than memory
-        parts = np.array_split(steps, 1 + len(steps) // 100_000)
-        self.answers = np.concatenate([robot.actions.encode(log.actions[i], quiet=True).astype(np.int32)
-                                       .reshape(len(i), -1) for i in parts])                # (n, chunk * D)
+        ids = robot.actions.encode(log.actions, quiet=True).astype(np.int32)                # (N, D)
+        self.answers = ids[steps].reshape(len(steps), -1)                       # (n, chunk * D)
         self.check_words()
 
     def check_words(self):
@@ -385,7 +385,7 @@ class RobotData:
         # a crop moves things, so the answers of questions about places would be wrong
         questions = [action] if self.augment else \
             fill([action], lambda: self.log.ask(i, rng), self.text_len, tok)
-        return stack(pictures), questions
+        return np.stack(pictures), questions
 
 
 class WebData:
@@ -400,19 +400,15 @@ class WebData:
             i = int(rng.integers(len(self.log)))
             questions = fill([], lambda: self.log.ask(i, rng), self.text_len, self.tokenizer)
             if questions:       # a web picture stands still: it was the same a moment ago
-                return stack([fit(self.log.picture(i), self.size)] * self.n_pictures), questions
-        raise ValueError(f"no question about 100 pictures fits text_len = {self.text_len}; raise it")
+                return np.stack([fit(self.log.picture(i), self.size)] * self.n_pictures), questions
+        raise ValueError("100 pictures had no question, or none that fits "
+                         f"text_len = {self.text_len}; ask other questions, or raise it")
 
 
 def views(picture, n: int) -> list:
     """what a log or a robot gives, a picture or a list of them by camera, as a list of n pictures"""
     pictures = list(picture) if isinstance(picture, (list, tuple)) else [picture]
     return pictures + [pictures[-1]] * (n - len(pictures))
-
-
-def stack(pictures):
-    """pictures (S, S, 3) -> (n, S, S, 3), or (S, S, 3) if there is one"""
-    return np.stack(pictures) if len(pictures) > 1 else pictures[0]
 
 
 def fill(questions, ask, text_len, tokenizer):
@@ -463,13 +459,12 @@ class Mix(torch.utils.data.Dataset):
     the web, then robot_fraction of every batch is of robots (paper: about 0.5 for PaLI-X, 0.66 for PaLM-E).
     Within each part, sources are drawn by their weight.
 
-    An item is a dict: images (n, [pictures,] S, S, 3) uint8; tokens, segment, label (n, T) int64; source
-    (n,), which of the robots (names) a row is from, -1 = web.
+    An item is a dict: images (n, pictures, S, S, 3) uint8; tokens, segment, label (n, T) int64; source (n,),
+    which of the robots a row is from, -1 = web.
     """
 
     def __init__(self, robots, webs, batch_size, robot_fraction, text_len, n_pretrain=0, seed=0, n_micro=1):
         self.robots, self.webs, self.batch_size, self.text_len = robots, webs, batch_size, text_len
-        self.names = [settings.get("name", "") for _, settings in robots]       # what item["source"] counts
         self.robot_fraction, self.n_pretrain = robot_fraction, n_pretrain
         self.seed, self.n_micro = seed, n_micro
 
@@ -477,17 +472,16 @@ class Mix(torch.utils.data.Dataset):
         step, k = item
         rng = np.random.default_rng([self.seed, step, k])
         n_robot = round(self.batch_size * self.robot_fraction) if step >= self.n_pretrain else 0
-        samples, source = [], []
+        rows = []
         for row in range(k, self.batch_size, self.n_micro):         # robot and web in every micro-batch
             sources = self.robots if row < n_robot else self.webs
             which = self.draw(sources, rng)
             pictures, questions = sources[which][0].sample(rng)
-            samples.append((pictures, pack(questions, self.text_len)))
-            source.append(which if row < n_robot else -1)
-        tokens, segment, label = zip(*(packed for _, packed in samples))
-        return {"images": torch.from_numpy(np.stack([pictures for pictures, _ in samples])),
-                "tokens": torch.tensor(tokens), "segment": torch.tensor(segment),
-                "label": torch.tensor(label), "source": torch.tensor(source)}
+            rows.append((pictures, *pack(questions, self.text_len), which if row < n_robot else -1))
+        images, tokens, segment, label, source = zip(*rows)
+        return {"images": torch.from_numpy(np.stack(images)), "tokens": torch.tensor(tokens),
+                "segment": torch.tensor(segment), "label": torch.tensor(label),
+                "source": torch.tensor(source)}
 
     @staticmethod
     def draw(sources, rng):

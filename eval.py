@@ -1,8 +1,7 @@
 """
 The policy, and how good it is.
 
-    python eval.py --checkpoint out/checkpoint.pt            # the table, pictures of rollouts, results.json
-    python eval.py --checkpoint out/checkpoint.pt --json     # the numbers alone, for other programs
+    python eval.py --checkpoint out/checkpoint.pt            # the table, results.json, pictures of rollouts
 
     policy = Policy("out/checkpoint.pt")                     # the one door to any simulator or robot
     episode = policy.episode()
@@ -162,7 +161,7 @@ class Policy:
         size, n = self.model.config.image_size, self.model.config.pictures
         # one picture for a model that sees several: all are this one
         pictures = [list(p) if isinstance(p, (list, tuple)) else [p] * n for p in pictures]
-        images = np.stack([data.stack([data.fit(np.asarray(p), size) for p in some]) for some in pictures])
+        images = np.stack([[data.fit(np.asarray(p), size) for p in some] for some in pictures])
         with train.autocast(self.device, self.dtype):
             return self.model.generate(torch.from_numpy(images).to(self.device),
                                        [self.tokenizer.encode(p) for p in prompts],
@@ -301,9 +300,8 @@ def measure(policy, lines, trials=200, drivers=DRIVERS, first_seed=TRIAL_SEED, q
             if name == "swapped instruction":           # only scenes where something else can be asked for
                 for env, seed in zip(envs, part):
                     env.reset(seed=seed)
-                kept = [(env, seed) for env, seed in zip(envs, part) if env.swapped()]
-                envs, part = zip(*kept) if kept else ((), ())
-            results += rollouts(envs, part, driver(name, policy, line, part))
+                part = [seed for env, seed in zip(envs, part) if env.swapped()]
+            results += rollouts(envs[:len(part)], part, driver(name, policy, line, part))
         rows.append(row(line, name, results, first_seed))
     return rows
 
@@ -357,11 +355,12 @@ def quiz(policy, questions):
 # --------------------------------------------------------------------------------------------------------
 # tables
 
-def percent(k, n, interval):
-    """Example: percent(180, 200, wilson(180, 200)) -> " 90 % [ 85,  93]" """
+def percent(k, n):
+    """a rate with its Wilson interval. Example: percent(180, 200) -> " 90 % [ 85,  93]" """
     if not n:
         return "no such trial"
-    return f"{100 * k / n:3.0f} % [{100 * interval[0]:3.0f}, {100 * interval[1]:3.0f}]"
+    low, high = wilson(k, n)
+    return f"{100 * k / n:3.0f} % [{100 * low:3.0f}, {100 * high:3.0f}]"
 
 
 def table(results) -> str:
@@ -375,8 +374,7 @@ def table(results) -> str:
                   "in the scenes where there is such a thing",
                   f"{'':30}" + "".join(f"{d:>22}" for d in drivers)]
         for name in dict.fromkeys(r["line"] for r in rows):
-            cells = {r["driver"]: percent(r["success"], r["n"], r["interval"])
-                     for r in rows if r["line"] == name}
+            cells = {r["driver"]: percent(r["success"], r["n"]) for r in rows if r["line"] == name}
             lines.append(f"{name:30}" + "".join(f"{cells.get(d, '-'):>22}" for d in drivers))
         lines += ["", "how the policy's trials ended"]
         lines += [f"{r['line']:30}" + ", ".join(f"{end} {n}" for end, n in r["outcomes"].items())
@@ -384,8 +382,7 @@ def table(results) -> str:
     if results.get("quiz"):
         lines += ["", "questions about unseen web pictures; "
                       "a place may be 2 of 32 cells off, any other answer is exact"]
-        lines += [f"{a['name']:30}{percent(a['right'], a['n'], a['interval']):>22}  n = {a['n']}"
-                  for a in results["quiz"]]
+        lines += [f"{a['name']:30}{percent(a['right'], a['n']):>22}  n = {a['n']}" for a in results["quiz"]]
     for found in results.get("held_out", ()):
         lines += ["", found["table"]]
     if "latency" in results:
@@ -421,7 +418,7 @@ def lines_of(settings, config):
     return [Line(*line) for line in found]
 
 
-def report(checkpoint, trials=200, as_json=False, pictures=True, device="auto"):
+def report(checkpoint, trials=200, pictures=True, device="auto"):
     """
     Every robot of a checkpoint in closed loop, if its log's class knows environments (lines), else on its
     held-out episodes; and every web that knows a quiz. Written to results.json beside the checkpoint, and
@@ -436,12 +433,12 @@ def report(checkpoint, trials=200, as_json=False, pictures=True, device="auto"):
         if lines := lines_of(settings, config):
             if len(config["robot"]) > 1:            # lines of two robots may have one name
                 lines = [line._replace(name=f"{settings['name']}, {line.name}") for line in lines]
-            results["rows"] += measure(policy, lines, trials, quiet=as_json)
+            results["rows"] += measure(policy, lines, trials)
         else:
-            log = data.open_log("robot", settings, config["data_dir"], config["image_size"], quiet=as_json)
+            log = data.open_log("robot", settings, config["data_dir"], config["image_size"])
             if len(data.held_out_episodes(log, settings["hold_out"])):
                 from formats import held_out                        # needed only for logs of real robots
-                found = held_out.evaluate(policy, log, settings["hold_out"], quiet=as_json)
+                found = held_out.evaluate(policy, log, settings["hold_out"])
                 results["held_out"].append({**found, "table": held_out.table(found)})
         results["latency"] = latency(policy)
     web_was_used = config["robot_fraction"] < 1 or config["pretrain_steps"]
@@ -451,11 +448,11 @@ def report(checkpoint, trials=200, as_json=False, pictures=True, device="auto"):
             for name, questions in kind.quiz(settings, config["image_size"], trials).items():
                 right, n = quiz(policy, questions)
                 results["quiz"].append({"name": name, "right": right, "n": n, "interval": wilson(right, n)})
+    Path(checkpoint).with_name("results.json").write_text(json.dumps(results, indent=1))
+    print("\n" + table(results))
     if pictures:
         from world.film import film_of                              # needed only for pictures
         film_of(checkpoint, device)
-    Path(checkpoint).with_name("results.json").write_text(json.dumps(results, indent=1))
-    print(json.dumps(results) if as_json else "\n" + table(results))
     return results
 
 
@@ -466,16 +463,15 @@ def main():
     parser.add_argument("--trials", type=int, default=200,
                         help="closed-loop trials for a row of the table (200)")
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--json", action="store_true", help="print the JSON instead of the table")
     parser.add_argument("--pictures", action=argparse.BooleanOptionalAction, default=True,
                         help="rollouts.gif and rollouts.png")
     args = parser.parse_args()
     try:
-        report(args.checkpoint, args.trials, args.json, args.pictures, args.device)
+        report(args.checkpoint, args.trials, args.pictures, args.device)
     except (ValueError, OSError) as e:
         sys.exit(f"error: {e}")
     except KeyboardInterrupt:
-        sys.exit("stopped; results.json was not written")
+        sys.exit("stopped")
 
 
 if __name__ == "__main__":

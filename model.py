@@ -27,7 +27,7 @@ from torch.utils.checkpoint import checkpoint
 
 @dataclass
 class ModelConfig:
-    """The sizes of a model. train.py sets them all from its Config; the defaults are for experiments."""
+    """The sizes of a model, and what published weights need of it (formats/weights.py)."""
     n_vocab: int = 2816
     image_size: int = 64        # pixels a side
     patch_size: int = 8
@@ -329,7 +329,7 @@ class VLA(nn.Module):
         lengths = torch.tensor([len(p) for p in prompts], device=device)
         if P + n_new > config.max_text:
             raise ValueError(f"a prompt of {P} tokens and {n_new} new ones do not fit max_text = "
-                             f"{config.max_text}")
+                             f"{config.max_text} (text_len in a preset); use fewer words")
         tokens = torch.tensor([[*p] + [0] * (P - len(p) + n_new) for p in prompts], device=device)
         index = torch.arange(P + n_new, device=device).expand(B, -1)
         answer = index >= P
@@ -347,8 +347,8 @@ class VLA(nn.Module):
             x = self.wte(tokens[:, begin:end]) + place[:, begin:end]
             if begin == 0:
                 x = torch.cat((picture, x), dim=1)
-            rows = slice(0 if begin == 0 else N + begin, N + end)
-            x = self.transform(x, bias[:, :, rows, :N + end], caches)       # the KV cache grows in here
+            # who is read now, sees whom of all so far; the KV cache grows in here
+            x = self.transform(x, bias[:, :, N + end - x.size(1):N + end, :N + end], caches)
             # the first answer token follows each prompt's own end, the others the token before
             last = x[torch.arange(B, device=device), N + lengths - 1] if t == 0 else x[:, -1]       # (B, C)
             logits = raw = self.logits(last)

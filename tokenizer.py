@@ -72,18 +72,17 @@ FIXED = BYTES + INTEGERS + FRAME
 # --------------------------------------------------------------------------------------------------------
 # text <-> tokens
 
-def train_bpe(counts: dict[bytes, int], n_merges: int,
-              ranks: dict[bytes, int] | None = None) -> dict[bytes, int]:
+def train_bpe(counts: dict[bytes, int], n_merges: int, tokens: list[bytes] = BYTES) -> list[bytes]:
     """
     Byte-level BPE: merge the most frequent pair of neighbours, n_merges times or until nothing is left to
-    merge. counts: how often each piece (a word with its space, say) occurs. ranks: the tokens that exist
-    already (default: the 256 bytes). Returns a new dict token -> rank. A tie goes to the smaller bytes.
+    merge. counts: how often each piece (a word with its space, say) occurs. tokens: those that exist already.
+    Returns these and the new ones, in order. A tie goes to the smaller bytes.
 
-    Example: list(train_bpe({b"aab": 2, b"ab": 1}, 2))[256:] -> [b"ab", b"aab"]
+    Example: train_bpe({b"aab": 2, b"ab": 1}, 2)[256:] -> [b"ab", b"aab"]
         at first "aa" occurs twice and "ab" three times, so "ab" is merged; then the pieces are a|ab and ab
     """
-    ranks = dict(ranks) if ranks is not None else {b: i for i, b in enumerate(BYTES)}
-    goal = len(ranks) + n_merges
+    known = dict.fromkeys(tokens)                             # in order, each once
+    goal = len(known) + n_merges
     words = [([piece[i:i + 1] for i in range(len(piece))], n) for piece, n in counts.items()]
     pairs, where = Counter(), defaultdict(set)                # merged bytes -> how often; in which words
 
@@ -96,11 +95,10 @@ def train_bpe(counts: dict[bytes, int], n_merges: int,
                 del pairs[a + b]
     for w in range(len(words)):
         count(w, 1)
-    while len(ranks) < goal and pairs:
+    while len(known) < goal and pairs:
         best = min(pairs, key=lambda p: (-pairs[p], p))
-        # "aaaaa" may be a token already, made of other halves
-        ranks.setdefault(best, len(ranks))
-        for w in where.pop(best):  # only words that have the pair are looked at again
+        known.setdefault(best)                                # "aaaaa" may be there, made of other halves
+        for w in where.pop(best):                             # only words that have the pair change
             count(w, -1)
             parts, i = words[w][0], 0
             while i < len(parts) - 1:
@@ -108,7 +106,7 @@ def train_bpe(counts: dict[bytes, int], n_merges: int,
                     parts[i:i + 2] = [best]
                 i += 1
             count(w, 1)
-    return ranks
+    return list(known)
 
 
 class Tokenizer:
@@ -154,7 +152,7 @@ class Tokenizer:
             raise ValueError("corpus has no text; pass the strings that the model will read and write")
         # Numbers and the frame are whole already: a merge of digits would only invent " 00" and the like.
         words = {p.encode(): n for p, n in counts.items() if not re.fullmatch(r" ?([0-9]+|[QA]:|Action:)", p)}
-        tokens = list(train_bpe(words, n_vocab - least, {t: i for i, t in enumerate(FIXED)}))
+        tokens = train_bpe(words, n_vocab - least, FIXED)
         tok, used = cls(tokens, []), Counter()
         for piece, n in counts.items():
             for i in tok.encode(piece):
@@ -311,14 +309,9 @@ class ActionTokenizer:
         return centres.astype(np.float32)
 
     def state(self) -> dict:
-        """Bounds, names, categories and scheme as plain types. The tokenizer has a .state of its own."""
+        """its arguments as plain types, but for the tokenizer, which has a .state of its own"""
         return {"low": self.low.tolist(), "high": self.high.tolist(), "scheme": self.scheme,
                 "names": list(self.names), "n_bins": int(self.n_bins), "categories": self.categories}
-
-    @classmethod
-    def from_state(cls, state: dict, tokenizer: Tokenizer) -> "ActionTokenizer":
-        """The ActionTokenizer that .state() was taken from, with the tokenizer that it had."""
-        return cls(tokenizer, **state)
 
 
 # --------------------------------------------------------------------------------------------------------

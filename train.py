@@ -24,7 +24,6 @@ import argparse
 import contextlib
 import ctypes
 import dataclasses
-import functools
 import json
 import math
 import os
@@ -130,8 +129,8 @@ class Config:
             # NaN is in no range
             if f.type in (int, float) and not about["least"] <= value <= about["most"]:
                 raise ValueError(f"{f.name} = {value}; it must be from {about['least']} to {about['most']}")
-        for side in data.COMMON:
-            for table in getattr(self, side):
+        for side, is_used in data.used(self).items():
+            for table in getattr(self, side) if is_used else ():
                 if type(table) is not dict:
                     raise ValueError(f"{side} must be tables, each under a line [[{side}]]; it has {table!r}")
                 data.settings_of(side, table)
@@ -276,12 +275,12 @@ def train(config: Config, resume=False, other_data=False) -> Path:
                 done = step + 1
                 progress.bar.update()
                 if done % config.log_every == 0 or done == total:
-                    found = metrics(*results, {name: robots[name].actions for name in mix.names})
+                    found = metrics(*results, mix)
                     # what is logged about the robot comes from held-out episodes, if there are any
                     if step >= config.n_pretrain and held_out:
                         with torch.no_grad():
-                            found.update(metrics(*forward(wrapped, held_out[step, 0], config, ranks.device),
-                                                 {name: robots[name].actions for name in held_out.names}))
+                            results = forward(wrapped, held_out[step, 0], config, ranks.device)
+                        found.update(metrics(*results, held_out))
                     progress.write(done, norm=norm, lr_scale=scale, **found)
                 if done == config.n_pretrain:
                     checkpoint("web.pt", done)
@@ -324,10 +323,10 @@ def set_up(config: Config, ranks, resume: bool, other_data: bool):
     """
     path = Path(config.out_dir) / "checkpoint.pt" if resume else config.init_from
     state = load(path) if path else None
-    for name in SHAPE:
-        if state and state["config"].get(name) != getattr(config, name):
-            raise ValueError(f"{path} has {name} = {state['config'].get(name)!r}, "
-                             f"not {getattr(config, name)!r}; leave it as it was")
+    for name in SHAPE if state else ():
+        before, now = state["config"].get(name), getattr(config, name)
+        if before != now:
+            raise ValueError(f"{path} has {name} = {before!r}, not {now!r}; leave it as it was")
     logs = ranks.in_turn(lambda: data.open_logs(config, quiet=not ranks.first))
     fingerprints = {f"{side} {name}": log.fingerprint
                     for side in logs for name, (log, _) in logs[side].items()}
@@ -403,11 +402,11 @@ def orthogonal(x):
 # --------------------------------------------------------------------------------------------------------
 # what a person wants to know on the way
 
-def metrics(logits, losses, batch, robots: dict) -> dict:
+def metrics(logits, losses, batch, mix) -> dict:
     """
     Of one batch: the loss on actions, on all other words of robot samples ("view"), and on the web;
     the accuracy of action tokens, in all and by number; the mean distance of actions in their own units
-    (l1). robots: name -> ActionTokenizer, in the order of batch["source"].
+    (l1). mix: which made the batch.
     """
     answer = batch["label"] != ASKED
     label, tokens = batch["label"][answer], batch["tokens"][answer]                                 # (M,)
@@ -416,15 +415,15 @@ def metrics(logits, losses, batch, robots: dict) -> dict:
     parts = {"action": is_action, "view": (source >= 0) & ~is_action, "web": source < 0}
     out = {name: losses[mask].mean().item() for name, mask in parts.items() if mask.any()}
     hits, count = 0, 0
-    for k, (name, actions) in enumerate(robots.items()):
-        mine, D = is_action & (source == k), len(actions.names)
+    for k, (demonstrations, settings) in enumerate(mix.robots):
+        actions, mine = demonstrations.robot.actions, is_action & (source == k)
         if not mine.any():
             continue
-        truth = tokens[mine].view(-1, D)                                                            # (n, D)
+        truth = tokens[mine].view(-1, len(actions.names))                                           # (n, D)
         allowed = torch.from_numpy(actions.allowed).to(logits.device)
-        guess = logits[mine].view(len(truth), D, -1).masked_fill(~allowed, -math.inf).argmax(-1)    # (n, D)
+        guess = logits[mine].view(*truth.shape, -1).masked_fill(~allowed, -math.inf).argmax(-1)     # (n, D)
         error = np.abs(actions.decode(guess.cpu().numpy()) - actions.decode(truth.cpu().numpy())).mean(0)
-        numbers = [n if len(robots) == 1 else f"{name} {n}" for n in actions.names]
+        numbers = [n if len(mix.robots) == 1 else f"{settings['name']} {n}" for n in actions.names]
         out.setdefault("right", {}).update(zip(numbers, (guess == truth).float().mean(0).tolist()))
         out.setdefault("l1", {}).update(zip(numbers, error.tolist()))
         hits, count = hits + (guess == truth).sum().item(), count + truth.numel()
@@ -436,10 +435,9 @@ class Progress:
 
     def __init__(self, config: Config, ranks, start: int, total: int, flops: int):
         self.config, self.device, self.flops, self.start = config, ranks.device, flops, start
-        path = Path(config.out_dir) / "log.jsonl"
+        self.path = Path(config.out_dir) / "log.jsonl" if ranks.first else os.devnull
         if ranks.first:
-            begin_log(path, start)
-        self.file = open(path if ranks.first else os.devnull, "a", encoding="utf-8")
+            begin_log(self.path, start)
         self.bar = tqdm(total=total, initial=start, desc="training", unit="step", mininterval=2,
                         disable=not ranks.first)
         self.began, self.waited = time.monotonic(), 0.0
@@ -449,7 +447,6 @@ class Progress:
 
     def __exit__(self, *_):
         self.bar.close()
-        self.file.close()
 
     def write(self, done: int, **found):
         seconds = max(time.monotonic() - self.began, 1e-9)
@@ -459,10 +456,10 @@ class Progress:
                 "waiting": self.waited / seconds, "gflops": self.flops * speed / 1e9,
                 "memory_gb": torch.cuda.max_memory_allocated(self.device) / 1e9 if cuda else None, **found}
         try:
-            self.file.write(json.dumps(line) + "\n")
-            self.file.flush()
+            with open(self.path, "a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
         except OSError as e:
-            raise OSError(f"{self.file.name} cannot be written ({e}); make room, then --resume") from None
+            raise OSError(f"{self.path} cannot be written ({e}); make room, then --resume") from None
         text = " ".join(f"{k} {found[k]:.2f}" for k in ("web", "view", "action", "accuracy") if k in found)
         self.bar.set_postfix_str(f"{text} {speed:.0f} samples/s")
 
@@ -545,7 +542,7 @@ def read_config(argv=None) -> Config:
         try:
             preset = tomllib.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
-            presets = ", ".join(sorted(map(str, Path("configs").glob("*.toml"))))
+            presets = ", ".join(sorted(map(str, Path(__file__).parent.glob("configs/*.toml"))))
             raise ValueError(f"no preset {path}; there are: {presets}") from None
         except (ValueError, RecursionError) as e:       # not TOML, not UTF-8, a number of 5000 digits
             raise ValueError(f"{path}: {str(e)[:1000]}") from None
@@ -554,7 +551,8 @@ def read_config(argv=None) -> Config:
     try:
         return Config(**{**preset, **given})
     except (ValueError, OverflowError) as e:
-        raise ValueError(f"{path}: {str(e)[:1000]}") from None
+        where = f"{path} with the command line" if given else path
+        raise ValueError(f"{where}: {str(e)[:1000]}") from None
 
 
 # --------------------------------------------------------------------------------------------------------
@@ -589,16 +587,15 @@ def load(path) -> dict:
             if sum(entry.file_size for entry in archive.infolist()) > os.path.getsize(path):
                 raise ValueError("it claims more than it holds")
             # torch writes a checksum of every tensor, but never checks it
-            broken = archive.testzip()
-        state = torch.load(path, map_location="cpu", weights_only=True) if not broken else None
+            if archive.testzip():
+                raise zipfile.BadZipFile("a checksum is wrong")
+        state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise ValueError(f"no checkpoint {path}; train first (python train.py), "
                          "or name another file") from None
     except Exception as e:                      # pickle, zip and torch raise many kinds
         raise ValueError(f"{path} is damaged or not a checkpoint ({type(e).__name__}); "
                          "use another one") from None
-    if broken:
-        raise ValueError(f"{path} is damaged ({broken} is not what was saved); use another one")
     if not isinstance(state, dict) or "model" not in state:
         raise ValueError(f"{path} is not a checkpoint of this project")
     if state.get("version") != VERSION:
@@ -625,17 +622,15 @@ def rebuild(path, state):
         shape, weights = ModelConfig(**state["model_config"]), state["model"]
         if shape.n_layer + shape.vit_layer > len(weights):
             raise ValueError("model_config has more blocks than there are weights")
-        with torch.device("meta"):      # no memory yet: a damaged file may claim any size
-            sizes = {name: p.shape for name, p in VLA(shape).state_dict().items()}
-        if sizes != {name: p.shape for name, p in weights.items()}:
-            raise ValueError("the weights are not of the sizes in model_config")
+        with torch.device("meta"):      # it takes no memory: a damaged file may claim any size
+            model = VLA(shape)
         config = state["config"]
         same = (config["image_size"], config["frames"] * data.most_cameras(robots), config["text_len"]) == \
             (shape.image_size, shape.pictures, shape.max_text)
         if not same or config["thought_len"] not in range(shape.max_text):
             raise ValueError("config has other sizes than model_config")
-        model = VLA(shape)
-        model.load_state_dict(weights)
+        # names and sizes must be the same; float(): a packed checkpoint holds bfloat16 (study/ask.py)
+        model.load_state_dict({name: p.float() for name, p in weights.items()}, assign=True)
         if not all(torch.isfinite(p).all() for p in model.parameters()):
             raise ValueError("a weight is not finite")
     return tokenizer, robots, model
@@ -769,15 +764,15 @@ class Ranks:
         together when it is its turn.
         """
         blocks = [*model.vit.blocks, *model.blocks]
+        compiles = config.compile and can_compile(self.device)
         for block in blocks:
             block.recompute = config.recompute
-            # by block: the number of targets changes, its shapes do not
-            if config.compile and can_compile(self.device):
+            if compiles:                # by block: the number of targets changes, its shapes do not
                 block.compile()
         if self.world == 1:
             return model
         if config.parallel == "ddp":
-            return DDP(model, device_ids=[self.device] if self.device.type == "cuda" else None)
+            return DDP(model)
         mesh = dist.init_device_mesh(self.device.type, (self.world,))
         for block in blocks:
             fully_shard(block, mesh=mesh)
@@ -798,7 +793,6 @@ class Ranks:
             dist.destroy_process_group()
 
 
-@functools.cache
 def can_compile(device) -> bool:
     try:
         torch.compile(lambda x: x + 1)(torch.zeros(2, device=device))

@@ -72,7 +72,7 @@ def a_robot_sample_says_what_each_token_is():
     pictures, questions = source.sample(np.random.default_rng(0), n=0)
     i = int(source.index[0])
     asked, thought, action, end = questions[0]
-    expect("the picture of step index[0]", pictures, source.log.picture(i), off=1e-9)
+    expect("the picture of step index[0]", pictures[0], source.log.picture(i), off=1e-9)
     expect("the prompt is ASKED", asked, (ASKED, tok.encode(source.log.request(i, None)[0])))
     expect("without thoughts nothing is said before the action", list(thought), [SAID, []])
     expect("the action's tokens are ACTION", [action[0], list(action[1])],

@@ -20,7 +20,7 @@ import torch
 import data
 from course import tiny
 from course.assignments import ASSIGNMENTS, ROOT, look
-from eval import Line, Policy, latency, measure, percent, quiz, table, wilson
+from eval import Line, Policy, latency, measure, percent, quiz, table
 from model import VLA, KVCache, ModelConfig
 
 TWO = Line("two squares", lambda: tiny.Env(2))
@@ -36,7 +36,7 @@ def few(n, quick):
 def rate(k, n):
     """percent with its interval; until assignment 6 is written, without"""
     try:
-        return percent(k, n, wilson(k, n))
+        return percent(k, n)
     except NotImplementedError:
         return f"{100 * k / n:3.0f} % ({k} of {n})"
 

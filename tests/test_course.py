@@ -80,7 +80,7 @@ MUTANTS = {
         (D, "for _ in range(20):", "for _ in range(100):", "tries"),
         (D, "questions = [action] if self.augment else", "questions = [action] if 0 else", "a crop moves"),
         (D, "pictures = jitter(pictures, self.size, rng) if self.augment else", "pictures =", "jitter"),
-        (D, "source.append(which if row < n_robot", "source.append(0 if row < n_robot", "two robots")],
+        (D, "which if row < n_robot else -1))", "0 if row < n_robot else -1))", "two robots")],
     5: [(M, "~allowed(tokens[:, P:P + t])", "allowed(tokens[:, P:P + t])", "allowed"),
         (M, "N + lengths - 1]", "N + P - 1]", "beside"),                                # reads the padding
         # positions after the padding

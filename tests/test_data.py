@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 import data
+import train
 import tiny
 from data import ACTION, ASKED, SAID
 from tokenizer import BEGIN_ACTION
@@ -233,11 +234,11 @@ def test_a_table_is_completed_with_defaults():
     ("robot", {"format": "tiny", "episods": 3}, "[[robot]] of format 'tiny' has no key 'episods'; there are: name, weight, hold_out"),
     ("robot", {"format": "tiny", "episodes": "3"}, "episodes = '3' must be of type int"),
     ("robot", {"format": "tiny", "thought": 1}, "thought = 1 must be of type bool"),
-    ("robot", {"format": "tiny", "weight": 0}, "weight = 0.0 is out of range"),
-    ("robot", {"format": "tiny", "weight": float("nan")}, "weight = nan is out of range"),
-    ("robot", {"format": "tiny", "hold_out": 1}, "hold_out = 1 is out of range"),
+    ("robot", {"format": "tiny", "weight": 0}, "weight = 0.0; it must be above 0"),
+    ("robot", {"format": "tiny", "weight": float("nan")}, "weight = nan; it must be above 0"),
+    ("robot", {"format": "tiny", "hold_out": 1}, "hold_out = 1; it must be 0 (none), or 2 and more"),
     ("web", {"format": "vqa"}, "[[web]] of format 'vqa' needs path = ... of type str"),
-    ("web", {"format": "world", "questions": {"locate": 1.5}}, "must be of type table of whole numbers"),
+    ("web", {"format": "world", "questions": {"locate": 1.5}}, "locate = 1.5; it must be a whole number, at least 1"),
     ("robot", {"format": "world", "skills": 3}, "skills = 3 must be of type list of texts")])
 def test_a_wrong_table_is_an_error_that_names_it(half, table, message):
     with pytest.raises(ValueError, match=re.escape(message)):
@@ -254,6 +255,8 @@ def test_a_half_that_is_not_used_stays_unopened_and_one_that_is_missing_is_named
     config = dict(robot=[{"format": "tiny"}], web=[{"format": "tiny"}], robot_fraction=1.0, n_pretrain=0, data_dir="", image_size=16)
     logs = data.open_logs(type("C", (), config), quiet=True)
     assert list(logs["robot"]) == ["tiny"] and logs["web"] == {}
+    away = {"format": "world", "vocabulary": "of a world that was deleted"}
+    assert train.Config(robot=[{"format": "tiny"}], web=[away], robot_fraction=1.0, pretrain_steps=0).web == [away]
     with pytest.raises(ValueError, match=re.escape("needs a table [[web]]")):
         data.open_logs(type("C", (), {**config, "web": [], "robot_fraction": .5}), quiet=True)
 

@@ -313,6 +313,16 @@ def test_a_log_that_knows_environments_is_measured_in_closed_loop_with_pictures(
     assert "questions about unseen web pictures" in capsys.readouterr().out
 
 
+def test_a_simulator_that_cannot_be_drawn_costs_the_film_and_nothing_else(run, monkeypatch, capsys):
+    def dark(self):
+        raise RuntimeError("no screen")
+    monkeypatch.setattr(tiny.Robot, "lines", staticmethod(lambda settings, size: [("go", tiny.Env)]), raising=False)
+    monkeypatch.setattr(tiny.Env, "render", dark)
+    rows = evaluation.report(run, 2, device="cpu")["rows"]
+    assert json.loads((run.parent / "results.json").read_text())["rows"] == json.loads(json.dumps(rows))
+    assert "no rollouts.gif (RuntimeError: no screen)" in capsys.readouterr().out
+
+
 def test_two_simulated_robots_have_rows_of_their_own(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(tiny.Robot, "lines", staticmethod(lambda settings, size: [("go", tiny.Env)]), raising=False)
     path = trained(tmp_path, "--robot", 'format="tiny"', 'format="tiny", name="other"')
@@ -334,5 +344,5 @@ def test_ctrl_c_ends_the_table_in_one_line(monkeypatch):
         raise KeyboardInterrupt
     monkeypatch.setattr(evaluation, "report", stopped)
     monkeypatch.setattr(sys, "argv", ["eval.py"])
-    with pytest.raises(SystemExit, match="stopped; results.json was not written"):
+    with pytest.raises(SystemExit, match="stopped"):
         evaluation.main()

@@ -425,7 +425,7 @@ def test_a_bad_line_of_a_vqa_folder_is_named(tmp_path, lines, message):
     ("robot", {"format": "folder", "path": "", "bounds": {"x": [1, 0]}}, "bounds of x are [1, 0]; they must be [low, high]"),
     ("robot", {"format": "folder", "path": "", "bounds": {"x": ["0", "1"]}}, "bounds of x are ['0', '1']; they must be"),
     ("robot", {"format": "folder", "path": "", "bounds": {"x": [0, 1]}, "categories": "x"}, "x is one of categories = ['x'], which have no"),
-    ("robot", {"format": "folder", "path": "", "chunk": 0}, "chunk = 0 is out of range"),
+    ("robot", {"format": "folder", "path": "", "chunk": 0}, "chunk = 0; it must be from 1 to 100"),
     ("robot", {"format": "lerobot", "path": "", "names": [1, 2]}, "names = [1, 2] must be of type list of texts"),
     ("robot", {"format": "folder", "path": "", "names": ["x", "x"]}, "give each number of an action a name of its own"),
     ("robot", {"format": "folder", "path": "", "names": [""]}, "a name of its own"),

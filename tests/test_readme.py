@@ -38,7 +38,7 @@ def metaworld_tables():
     found = json.loads((ROOT / "examples/metaworld/results.json").read_text())
 
     def cell(k, n):
-        return evaluation.percent(k, n, evaluation.wilson(k, n)).strip().replace("[ ", "[").replace(",  ", ", ")
+        return evaluation.percent(k, n).strip().replace("[ ", "[").replace(",  ", ", ")
     tasks = list(dict.fromkeys(r["line"] for r in found["rows"]))
     one = ["| task | " + " | ".join(evaluation.DRIVERS) + " |", "|---" * 6 + "|"]
     for task in tasks:

@@ -304,9 +304,9 @@ def test_least_used_tokens_of_one_count_come_by_the_higher_id_first(tok):
 
 
 def test_bpe_merges_the_most_frequent_pair_and_ties_go_to_the_smaller_bytes():
-    assert list(train_bpe({b"aab": 2, b"ab": 1}, 2))[256:] == [b"ab", b"aab"]
-    assert list(train_bpe({b"zy": 1, b"xw": 1}, 9))[256:] == [b"xw", b"zy"]  # and stops when all is merged
-    assert list(train_bpe({b"aaaa": 1}, 9).values()) == list(range(258))
+    assert train_bpe({b"aab": 2, b"ab": 1}, 2)[256:] == [b"ab", b"aab"]
+    assert train_bpe({b"zy": 1, b"xw": 1}, 9)[256:] == [b"xw", b"zy"]  # and stops when all is merged
+    assert train_bpe({b"aaaa": 1}, 9)[256:] == [b"aa", b"aaaa"]
 
 
 def test_training_is_deterministic(tok):
@@ -343,7 +343,7 @@ def test_state_survives_torch_save_and_weights_only_load(act):
     other = ActionTokenizer(act.tokenizer, [-1, 0], [1, 1], names=("x", "terminate"), n_bins=100)
     state = saved({"tokenizer": act.tokenizer.state(), "robots": {"world": act.state(), "other": other.state()}})
     tok = Tokenizer.from_state(state["tokenizer"])
-    again, small = (ActionTokenizer.from_state(state["robots"][name], tok) for name in ("world", "other"))
+    again, small = (ActionTokenizer(tok, **state["robots"][name]) for name in ("world", "other"))
     assert again.tokenizer is small.tokenizer is tok
     assert tok.state() == act.tokenizer.state() and again.state() == act.state() and small.state() == other.state()
     assert tok.n_vocab == act.tokenizer.n_vocab and tok.eos == act.tokenizer.eos

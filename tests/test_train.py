@@ -139,11 +139,11 @@ def test_metrics_of_a_model_that_is_always_right(folder):
         batch = mix[5, 0]
         truth = batch["tokens"][batch["label"] != data.ASKED]
         logits = torch.nn.functional.one_hot(truth, tokenizer.n_vocab).float() * 50
-        m = train.metrics(logits, torch.ones(len(logits)), batch, {"tiny": actions})
+        m = train.metrics(logits, torch.ones(len(logits)), batch, mix)
         assert m["accuracy"] == 1 and set(m["l1"].values()) == {0.0} and set(m["right"]) == {"terminate", "dx"}
         assert m["view"] == m["web"] == m["action"] == 1
         logits[(batch["label"] == data.ACTION)[batch["label"] != data.ASKED]] = 0          # now every action is bin 0
-        assert train.metrics(logits, torch.ones(len(logits)), batch, {"tiny": actions})["accuracy"] < .8
+        assert train.metrics(logits, torch.ones(len(logits)), batch, mix)["accuracy"] < .8
 
 
 # -- a whole run
@@ -502,7 +502,5 @@ def test_compile_without_a_compiler_goes_on_without_it(folder, monkeypatch, caps
     def broken(*_, **__):
         raise RuntimeError("Failed to find C compiler")
     monkeypatch.setattr(torch, "compile", broken)
-    train.can_compile.cache_clear()
     train.train(config(folder, "compile", "--compile", "--steps", "1", "--pretrain_steps", "0"))
     assert "torch.compile does not work here (RuntimeError); going on without it" in capsys.readouterr().out
-    train.can_compile.cache_clear()

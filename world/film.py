@@ -63,12 +63,18 @@ def film(policy, lines, folder, n=8, size=160):
 
 
 def film_of(checkpoint, device="auto"):
-    """rollouts.gif and rollouts.png beside a checkpoint, if its robots' logs know environments to draw"""
+    """
+    rollouts.gif and rollouts.png beside a checkpoint, if its robots' logs know environments to draw. Trouble
+    is a line, because no run should die of its picture.
+    """
     import eval as evaluation
     import train
     config = train.load(checkpoint)["config"]
     for settings in (data.settings_of("robot", table) for table in config["robot"]):
         lines = evaluation.lines_of(settings, config)
-        if lines and hasattr(lines[0].make(), "render"):
-            policy = evaluation.Policy(checkpoint, device, robot=settings["name"])
-            film(policy, lines, Path(checkpoint).parent)
+        try:
+            if lines and hasattr(lines[0].make(), "render"):
+                policy = evaluation.Policy(checkpoint, device, robot=settings["name"])
+                film(policy, lines, Path(checkpoint).parent)
+        except Exception as e:                  # a simulator without a screen, a full disk: many kinds
+            print(f"no rollouts.gif ({type(e).__name__}: {e})")

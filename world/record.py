@@ -139,8 +139,8 @@ class Recorded(Log):
             if name not in web.QUESTIONS:
                 raise ValueError(f"questions has {name!r}; there are: {', '.join(web.QUESTIONS)}")
         for name, n in ((count, settings[count]), *settings["questions"].items()):
-            if n < 1:
-                raise ValueError(f"{name} = {n}; it must be at least 1")
+            if type(n) is not int or n < 1:
+                raise ValueError(f"{name} = {n!r}; it must be a whole number, at least 1")
 
 
 class Demonstrations(Recorded):

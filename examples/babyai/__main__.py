@@ -214,7 +214,7 @@ def summary(found):
     steps, the seeds of a recipe together. Random actions and the bot are the same for every seed: they count
     once.
     """
-    from eval import DRIVERS, percent, wilson
+    from eval import DRIVERS, percent
 
     def share(recipe, line, driver, seeds=None, within=None):
         """success of some trials, with its interval"""
@@ -223,7 +223,7 @@ def summary(found):
                 if (row["line"], row["driver"]) == (line, driver)]
         k = sum(row["counts"].get(f"within {within} steps", 0) if within else row["success"] for row in rows)
         n = sum(row["n"] for row in rows)
-        return " ".join(percent(k, n, wilson(k, n)).split()).replace("[ ", "[")
+        return " ".join(percent(k, n).split()).replace("[ ", "[")
 
     def lay(*rows):
         lines = (rows[0], ["---"] * len(rows[0]), *rows[1:])

@@ -135,14 +135,14 @@ def record(folder, tasks, episodes, size=256):
 
 def controls(tasks, episodes):
     """Prints how often the script and random actions succeed in the benchmark's scenes, without pictures."""
-    from eval import percent, wilson
+    from eval import percent
     for number in tasks:
         instruction, env, states = open_task(number, ControlEnv, use_camera_obs=False,
                                              has_offscreen_renderer=False)
         states, rng = states[:episodes], np.random.default_rng(0)
         for name, moves in (("script", script), ("random", functools.partial(random, rng=rng))):
             k, n = sum(bool(episode(env, moves, state=state)) for state in states), len(states)
-            print(f"{instruction}: {name} {percent(k, n, wilson(k, n))}, n = {n}", flush=True)
+            print(f"{instruction}: {name} {percent(k, n)}, n = {n}", flush=True)
         env.close()
 
 

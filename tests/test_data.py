@@ -14,8 +14,8 @@ import torch
 from PIL import Image
 
 import data
-import train
 import tiny
+import train
 from data import ACTION, ASKED, SAID
 from tokenizer import BEGIN_ACTION
 from tokenizer import ActionTokenizer, Tokenizer, prompt

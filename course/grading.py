@@ -102,7 +102,8 @@ def declared(path):
             if getattr(getattr(line, "func", None), "id", "") == "points":
                 said = {key.arg: ast.literal_eval(key.value) for key in line.keywords}
                 found.append((node.name, ast.get_docstring(node) or "", ast.literal_eval(line.args[0]),
-                              said.get("read", ""), said.get("seconds", 30), said.get("visibility", "visible")))
+                              said.get("read", ""), said.get("seconds", 30),
+                              said.get("visibility", "visible")))
     return found
 
 

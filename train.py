@@ -531,7 +531,10 @@ def read_config(argv=None) -> Config:
             raise ValueError("--resume reads the configuration from the checkpoint in --out_dir; "
                              "leave --config out")
         path = Path(given.get("out_dir", Config.out_dir)) / "checkpoint.pt"
-        preset = {**load(path)["config"], "out_dir": str(path.parent)}
+        state = load(path)
+        if not state.get("optimizers"):         # it was packed (study/ask.py)
+            raise ValueError(f"{path} has weights alone; start a new run with --init_from {path}")
+        preset = {**state["config"], "out_dir": str(path.parent)}
         for name in given.keys() - set(FREE):
             if given[name] != preset.get(name):
                 raise ValueError(f"a resumed run cannot change {name} "

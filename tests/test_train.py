@@ -458,6 +458,12 @@ def test_without_a_preset_it_is_the_small_one_with_or_without_a_gpu(monkeypatch)
         assert vars(train.read_config([])) == vars(train.read_config(["--config", str(ROOT / "configs/small.toml")]))
 
 
+def test_weights_alone_are_no_run_that_could_go_on(run, tmp_path):
+    train.save(tmp_path / "checkpoint.pt", **{**{k: v for k, v in train.load(run).items() if k != "version"}, "optimizers": {}})
+    with pytest.raises(ValueError, match="has weights alone; start a new run with --init_from"):
+        train.read_config(["--resume", "--out_dir", str(tmp_path)])
+
+
 def test_resume_takes_the_checkpoints_configuration_and_names_what_it_cannot_change(run):
     resume = ["--resume", "--out_dir", str(Path(run).parent)]
     c = train.read_config([*resume, "--steps", "7", "--lr_adam", "1e-4"])

@@ -8,6 +8,7 @@ A run is size/recipe/seed; "small" is half the width. The recipes have the same 
     fine             the same web model, then robot alone
     scratch          robot alone
     web first        cofine's numbers of samples and its schedule, but all of the web before all of the robot
+    fine, slow       fine-tuning of that longer web model, at a third of the learning rates
     cofine-half, fine-quarter ...   with a part of the samples, after the same web stage (seed 0 alone)
     palm-e           cofine as the paper's other instance: overwritten tokens, causal prompts, 66 % robot
     where            cofine where no instruction is put to the web: it is only asked where things are
@@ -73,6 +74,9 @@ def runs(config, seeds):
         alone = found[f"large/scratch/{seed}"][0]
         found[f"large/web first/{seed}"] = {
             **alone, "pretrain_steps": config.n_pretrain + config.steps - alone["steps"]}, TABLES_4_5
+        found[f"large/fine, slow/{seed}"] = {
+            **found[f"large/fine/{seed}"][0], "init_from": f"large/web first/{seed}/web.pt",
+            "lr_muon": config.lr_muon / 3, "lr_adam": config.lr_adam / 3}, TABLES_4_5
         found[f"large/palm-e/{seed}"] = {
             "seed": seed, "scheme": "overwrite", "attention": "causal", "robot_fraction": .66,
             "steps": round(config.steps * config.robot_fraction / .66)}, TABLES_4_5

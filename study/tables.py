@@ -14,6 +14,7 @@ from study.suites import EMERGENT
 
 RECIPES = {"cofine": "co-fine-tuning", "fine": "fine-tuning", "scratch": "from scratch",
            "web first": "the same samples, all of the web first",
+           "fine, slow": "fine-tuning after all of the web, a third of the rates",
            "palm-e": "co-fine-tuning, PaLM-E-like",
            "where": "co-fine-tuning, the web is told no instruction",
            # "no place": of earlier presets, which said places before an action

@@ -148,12 +148,12 @@ def settings_of(side: str, table: dict) -> dict:
             raise ValueError(f"{where}: {key} = {value!r} must be of type {name}")
         settings[key] = value
     settings["name"] = settings["name"] or settings["format"]
-    for key, fits, wanted in (("weight", lambda x: 0 < x < np.inf, "above 0"),
+    for key, fits, range_ in (("weight", lambda x: 0 < x < np.inf, "above 0"),
                               ("hold_out", lambda x: x == 0 or x >= 2, "0 (none), or 2 and more"),
                               ("n_bins", lambda x: x >= 2, "2 and more"),
                               ("chunk", lambda x: 1 <= x <= 100, "from 1 to 100")):
         if key in settings and not fits(settings[key]):
-            raise ValueError(f"[[{side}]] {settings['name']}: {key} = {settings[key]}; it must be {wanted}")
+            raise ValueError(f"[[{side}]] {settings['name']}: {key} = {settings[key]}; it must be {range_}")
     kind.check(settings)
     return settings
 
@@ -168,17 +168,13 @@ def open_log(side: str, table: dict, cache="data", size=64, quiet=False) -> Log:
     return log
 
 
-def used(config) -> dict:
-    """side -> does a run take samples of it?"""
-    return {"robot": config.robot_fraction > 0, "web": config.robot_fraction < 1 or config.n_pretrain > 0}
-
-
 def open_logs(config, quiet=False) -> dict:
     """
     All logs of a configuration: side -> name -> (log, the settings of its table). A side that the run does
     not use stays unopened: its dict is empty.
     """
-    logs, needed = {"robot": {}, "web": {}}, used(config)
+    logs = {"robot": {}, "web": {}}
+    needed = {"robot": config.robot_fraction > 0, "web": config.robot_fraction < 1 or config.n_pretrain > 0}
     for side in logs:
         for table in getattr(config, side) if needed[side] else ():
             settings = settings_of(side, table)
@@ -332,8 +328,8 @@ class RobotData:
         ends = np.flatnonzero(np.diff(log.episode, append=-1))          # the last step of each episode
         last = np.repeat(ends, np.diff(ends, prepend=-1))[self.index, None]     # (n, 1) that of each step
         steps = np.minimum(self.index[:, None] + np.arange(robot.chunk), last)  # (n, chunk) of each answer
-        ids = robot.actions.encode(log.actions, quiet=True).astype(np.int32)                # (N, D)
-        self.answers = ids[steps].reshape(len(steps), -1)                       # (n, chunk * D)
+        ids = robot.actions.encode(log.actions[steps], quiet=True).astype(np.int32)     # (n, chunk, D)
+        self.answers = ids.reshape(len(steps), -1)                              # (n, chunk * D)
         self.check_words()
 
     def check_words(self):

@@ -297,7 +297,8 @@ def measure(policy, lines, trials=200, drivers=DRIVERS, first_seed=TRIAL_SEED, q
         for at in range(0, trials, line.at_once):
             part = seeds[at:at + line.at_once]
             envs = [line.make() for _ in part]
-            if name == "swapped instruction":           # only scenes where something else can be asked for
+            # only scenes where something else can be asked for; rollouts() resets environments once more
+            if name == "swapped instruction":
                 for env, seed in zip(envs, part):
                     env.reset(seed=seed)
                 part = [seed for env, seed in zip(envs, part) if env.swapped()]

@@ -347,7 +347,7 @@ class VLA(nn.Module):
             x = self.wte(tokens[:, begin:end]) + place[:, begin:end]
             if begin == 0:
                 x = torch.cat((picture, x), dim=1)
-            # who is read now, sees whom of all so far; the KV cache grows in here
+            # rows of the mask: the tokens read now; columns: all so far. The KV cache grows in here
             x = self.transform(x, bias[:, :, N + end - x.size(1):N + end, :N + end], caches)
             # the first answer token follows each prompt's own end, the others the token before
             last = x[torch.arange(B, device=device), N + lengths - 1] if t == 0 else x[:, -1]       # (B, C)

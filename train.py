@@ -129,8 +129,8 @@ class Config:
             # NaN is in no range
             if f.type in (int, float) and not about["least"] <= value <= about["most"]:
                 raise ValueError(f"{f.name} = {value}; it must be from {about['least']} to {about['most']}")
-        for side, is_used in data.used(self).items():
-            for table in getattr(self, side) if is_used else ():
+        for side in data.COMMON:
+            for table in getattr(self, side):
                 if type(table) is not dict:
                     raise ValueError(f"{side} must be tables, each under a line [[{side}]]; it has {table!r}")
                 data.settings_of(side, table)
@@ -253,7 +253,7 @@ def train(config: Config, resume=False, other_data=False) -> Path:
             with damaged(out / "checkpoint.pt"):
                 for name in optimizers:
                     optimizers[name].load_state_dict(shard(state["optimizers"][name], optimizers[name]))
-        del state                                               # a second copy of the weights
+        del state                                               # the optimizers have taken theirs
 
         def checkpoint(file, step):
             weights = gather(model.state_dict())                # all ranks take part, the first one writes

@@ -191,7 +191,9 @@ def recipes_table(results):
             seen = of_line(found, "seen")
             unseen = mean_cell(found, "generalisation") if seen or not found else "-"
             seeds = [mean_of_groups(by_group(rows_of(run), "emergent")) for run in runs_of(results, recipe)]
-            of_web = f"{size}/cofine" if name == "fine" else recipe     # fine starts from cofine's web model
+            # whose web stage a run began from: its own, or the one of another recipe
+            start = runs_of(results, recipe)[0]["settings"].get("init_from", "")
+            of_web = start.rsplit("/", 2)[0] if start.endswith("/web.pt") else recipe
             rows.append([f"{size}, {RECIPES[name]}", rate(seen), unseen, mean_cell(found, "emergent"),
                          " / ".join(f"{100 * mean:.0f}" for mean in seeds if not math.isnan(mean)),
                          web_mean(results, of_web, "web before"), web_mean(results, recipe, "web")])

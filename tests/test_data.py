@@ -15,7 +15,6 @@ from PIL import Image
 
 import data
 import tiny
-import train
 from data import ACTION, ASKED, SAID
 from tokenizer import BEGIN_ACTION
 from tokenizer import ActionTokenizer, Tokenizer, prompt
@@ -255,8 +254,6 @@ def test_a_half_that_is_not_used_stays_unopened_and_one_that_is_missing_is_named
     config = dict(robot=[{"format": "tiny"}], web=[{"format": "tiny"}], robot_fraction=1.0, n_pretrain=0, data_dir="", image_size=16)
     logs = data.open_logs(type("C", (), config), quiet=True)
     assert list(logs["robot"]) == ["tiny"] and logs["web"] == {}
-    away = {"format": "world", "vocabulary": "of a world that was deleted"}
-    assert train.Config(robot=[{"format": "tiny"}], web=[away], robot_fraction=1.0, pretrain_steps=0).web == [away]
     with pytest.raises(ValueError, match=re.escape("needs a table [[web]]")):
         data.open_logs(type("C", (), {**config, "web": [], "robot_fraction": .5}), quiet=True)
 

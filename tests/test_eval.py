@@ -344,5 +344,5 @@ def test_ctrl_c_ends_the_table_in_one_line(monkeypatch):
         raise KeyboardInterrupt
     monkeypatch.setattr(evaluation, "report", stopped)
     monkeypatch.setattr(sys, "argv", ["eval.py"])
-    with pytest.raises(SystemExit, match="stopped"):
+    with pytest.raises(SystemExit, match="^stopped$"):
         evaluation.main()
